@@ -1,0 +1,49 @@
+"""The exceptions of the project: one base class and a class per boundary.
+
+Each also inherits the standard type it stands for, so a caller may catch either. `UserError` is what
+the person at the keyboard can fix: the command line prints it without a traceback and exits with 2.
+"""
+
+
+class TutelageError(Exception):
+    """Base of everything this project raises on purpose."""
+
+
+class UserError(TutelageError, ValueError):
+    """Something the user can fix: the message says what was expected, what came, where, what to do."""
+
+
+class ConfigError(UserError):
+    """The config is wrong; the message lists every fault found, one a line."""
+
+
+class DataError(UserError):
+    """The data cannot be used: too many bad rows, too few items, a gold answer its grader rejects."""
+
+
+class LeakError(TutelageError, ValueError):
+    """A training set touches a split that must stay unseen."""
+
+
+class RunDirError(UserError):
+    """The run directory is missing, taken, locked, or damaged in a way resuming cannot mend."""
+
+
+class GradingError(TutelageError, RuntimeError):
+    """A grader broke; the item it was grading gets the verdict `failed`."""
+
+
+class StudentError(TutelageError, RuntimeError):
+    """The student's engine or trainer stopped without a result."""
+
+
+class TrainingError(StudentError):
+    """Training ended without a usable adapter: the loss diverged, became NaN, or memory ran out."""
+
+
+class TeacherError(TutelageError, RuntimeError):
+    """The teacher could not do what the plan asked of it."""
+
+
+class StopRequested(TutelageError):
+    """A person or the system asked the run to stop; everything finished so far is on disk."""

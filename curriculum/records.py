@@ -1,0 +1,366 @@
+"""Every record of the data flow, frozen, unknown keys refused, units in the names.
+
+Identity is content: `content_id` hashes what a record says, never where it stood in a file. Derived
+values are properties and are not stored. No rate travels without its count and interval; where there
+are no data a rate is `None`, never 0.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Split = Literal["pool", "probe", "gate", "final"]
+GraderName = Literal["exact", "choice", "numeric", "math", "reasoning_gym"]
+Origin = Literal["pool", "written", "replay"]
+
+BASE = "base"
+"""The name of the student without an adapter, wherever an adapter's name is expected."""
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: keys sorted, no spaces, no NaN; floats as Python's shortest repr."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_id(value: object, length: int = 16) -> str:
+    """The first `length` hex digits of the SHA-256 of a JSON value's canonical text."""
+    # A lone surrogate cannot be encoded strictly; it must still get a stable identity.
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+class Part(BaseModel):
+    """A value inside a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(Part):
+    """A line or a document of a run directory."""
+
+    schema_version: Literal[1] = 1
+
+
+class Message(Part):
+    """One chat turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Rate(Part):
+    """A share of `n` items with its 95 % interval; all three values are `None` when `n` is 0."""
+
+    n: int = Field(ge=0)
+    correct: int = Field(ge=0)
+    rate: float | None
+    low: float | None
+    high: float | None
+
+
+class Change(Part):
+    """A paired difference after − before on the same `n` items, in shares of 1, with its 95 % interval."""
+
+    n: int = Field(ge=0)
+    gained: int = Field(ge=0, description="items wrong before and right after")
+    lost: int = Field(ge=0, description="items right before and wrong after")
+    change: float | None
+    low: float | None
+    high: float | None
+
+
+class Verdict(StrEnum):
+    """What a grade says. `failed` is our own fault and enters no rate; the last three of the student's
+    own stay apart, so that a missing format is not read as a missing skill.
+    """
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSED = "unparsed"
+    TRUNCATED = "truncated"
+    FAILED = "failed"
+
+
+class Example(Record):
+    """A question with its gold answer. All examples of a `group` stay in one split."""
+
+    id: str
+    question: str
+    history: tuple[Message, ...] = Field(default=(), description="earlier chat turns, oldest first")
+    gold: str
+    solutions: tuple[str, ...] = Field(default=(), description="worked solutions without the final answer line")
+    group: str
+    skills: tuple[str, ...] = Field(default=(), description="skills the data set itself declares")
+    difficulty: int | None = Field(default=None, ge=1, le=5, description="declared difficulty, 1 easy to 5 hard")
+    grader: GraderName
+    split: Split | None = None
+    source: str = Field(description="where the row came from: a file and line, or a generator with its seed")
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="what the grader or generator needs")
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        question: str,
+        gold: str,
+        grader: GraderName,
+        source: str,
+        history: tuple[Message, ...] = (),
+        solutions: tuple[str, ...] = (),
+        group: str | None = None,
+        skills: tuple[str, ...] = (),
+        difficulty: int | None = None,
+        metadata: Mapping[str, JsonValue] | None = None,
+    ) -> "Example":
+        """An example whose id is the hash of its content; without a group it is its own group."""
+        turns = [m.model_dump() for m in history]
+        id_ = content_id(
+            {"history": turns, "question": question, "gold": gold, "solutions": solutions, "grader": grader}
+        )
+        return cls(
+            id=id_,
+            question=question,
+            history=history,
+            gold=gold,
+            solutions=solutions,
+            group=group or id_,
+            skills=skills,
+            difficulty=difficulty,
+            grader=grader,
+            source=source,
+            metadata=dict(metadata or {}),
+        )
+
+
+class QuarantinedRow(Record):
+    """A row of the data set that cannot be used, with the reason."""
+
+    source: str
+    reason: str
+    text: str = Field(description="the beginning of the row, at most 200 characters")
+
+
+class Skill(Part):
+    """A skill of the catalogue. Ids are stable: a rename changes the name, a merge adds aliases."""
+
+    id: str
+    name: str
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    writable: bool = Field(description="the teacher can write new verified examples of it")
+
+
+class SkillCatalogue(Record):
+    """The skills of a run, sorted by id."""
+
+    teacher: str
+    skills: tuple[Skill, ...]
+
+
+class SkillLabel(Record):
+    """Which skills an example needs, and how hard it is, according to a teacher."""
+
+    example_id: str
+    teacher: str
+    prompt_hash: str
+    skills: tuple[str, ...] = Field(min_length=1, max_length=5)
+    difficulty: int = Field(ge=1, le=5)
+    reason: str
+
+
+class Sampling(Part):
+    """How answers are decoded. Temperature 0 is greedy."""
+
+    max_new_tokens: int = Field(ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int = 0
+
+
+class StudentAnswer(Record):
+    """One answer of the student. `arm` tells how it was prompted (plain, or with few-shot examples)."""
+
+    example_id: str
+    adapter: str = Field(description="the adapter's name, or `base`")
+    arm: Literal["plain", "few_shot"] = "plain"
+    sampling: Sampling
+    sample_index: int = Field(default=0, ge=0)
+    text: str
+    finish_reason: Literal["stop", "length", "error"]
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    error: str | None = Field(default=None, description="what broke, when the finish reason is `error`")
+
+    @property
+    def id(self) -> str:
+        """Identity: example, adapter, arm, sampling and sample index; never the text."""
+        return content_id(self.model_dump(include={"example_id", "adapter", "arm", "sampling", "sample_index"}))
+
+
+class Grade(Record):
+    """The verdict on one answer. `verdict` uses the lenient extraction, `strict_verdict` the strict one."""
+
+    answer_id: str
+    example_id: str
+    adapter: str
+    grader: GraderName
+    verdict: Verdict
+    strict_verdict: Verdict
+    extracted: str | None = Field(description="what the lenient extraction found")
+    strict_extracted: str | None
+    reason: str = Field(default="", description="why, when the verdict is `failed`")
+
+
+class Diagnosis(Record):
+    """Which skills a failed answer shows to be missing."""
+
+    answer_id: str
+    example_id: str
+    teacher: str
+    prompt_hash: str
+    missing_skills: tuple[str, ...] = Field(min_length=1, max_length=3)
+    error_kind: Literal["wrong", "format", "truncated"]
+    reason: str
+
+
+class VerdictCounts(Part):
+    """How many answers got each verdict."""
+
+    correct: int = 0
+    wrong: int = 0
+    unparsed: int = 0
+    truncated: int = 0
+    failed: int = 0
+
+    @property
+    def graded(self) -> int:
+        """Answers that enter a rate: all but `failed`."""
+        return self.correct + self.wrong + self.unparsed + self.truncated
+
+
+class SkillProfile(Part):
+    """One skill, over all difficulties (`difficulty` is `None`) or at one difficulty."""
+
+    skill: str
+    difficulty: int | None
+    counts: VerdictCounts
+    missing: int = Field(ge=0, description="diagnoses that name the skill as missing")
+    accuracy: Rate
+
+
+class MissingSkillProfile(Record):
+    """What the student could not do on the probe split in one round."""
+
+    round: int
+    adapter: str
+    overall: Rate
+    counts: VerdictCounts
+    skills: tuple[SkillProfile, ...] = Field(description="one a skill, sorted by skill")
+    cells: tuple[SkillProfile, ...] = Field(description="one a skill and difficulty, sorted by both")
+
+
+class SkillPlan(Part):
+    """What one round does about one skill."""
+
+    skill: str
+    missing: int = Field(ge=0)
+    share: float = Field(ge=0, le=1, description="the skill's share of this round's new rows")
+    pool_rows: int = Field(ge=0, description="pool rows to draw for it (STAT-Sel)")
+    written_rows: dict[int, int] = Field(description="rows to write for it (STAT-Syn), by difficulty")
+    reason: str
+
+
+class RoundPlan(Record):
+    """What a round will do. A person may edit the approved copy."""
+
+    round: int
+    action: Literal["train", "stop"]
+    stop_reason: str | None = None
+    skills: tuple[SkillPlan, ...] = ()
+    replay_rows: int = Field(default=0, ge=0, description="rows of earlier accepted rounds trained again")
+    learning_rate: float = Field(gt=0)
+    epochs: int = Field(ge=1)
+    seed: int
+    changed: str | None = Field(default=None, description="after a rollback: what this plan does differently")
+
+    @property
+    def new_rows(self) -> int:
+        """Rows this round adds: drawn from the pool and written."""
+        return sum(s.pool_rows + sum(s.written_rows.values()) for s in self.skills)
+
+
+class TrainingRow(Record):
+    """One row the student is trained on, with where it came from and what chose it."""
+
+    id: str
+    example_id: str
+    round: int = Field(description="the round that first added it")
+    origin: Origin
+    skill: str = Field(description="the skill it was chosen for")
+    skills: tuple[str, ...] = Field(description="every skill it needs")
+    difficulty: int
+    repeat: int = Field(ge=0, description="0 for the first use of the example, 1 for the second, …")
+    weight: float = Field(gt=0)
+    layer: str = Field(description="which layer of the score chose it")
+    history: tuple[Message, ...] = ()
+    question: str
+    target: str = Field(description="what the student is taught to answer")
+    source: str
+
+
+class DroppedRow(Record):
+    """A candidate row that was not trained on, with the reason."""
+
+    example_id: str
+    skill: str
+    origin: Origin
+    reason: str
+
+
+class Adapter(Record):
+    """A trained LoRA adapter. Its name is unique for ever: run, round and the hash of its files."""
+
+    name: str
+    run: str
+    round: int
+    base: str
+    base_hash: str
+    files: dict[str, str] = Field(description="file name → SHA-256")
+    training_set_hash: str
+    rows: int
+    training_tokens: int = Field(description="tokens that went through the model, prompts included, all epochs")
+    target_tokens: int = Field(description="tokens that carried loss, all epochs")
+    steps: int
+    first_loss: float
+    last_loss: float
+
+
+class GateSkill(Part):
+    """One skill on the gate split, before and after, on the same items."""
+
+    skill: str
+    before: Rate
+    after: Rate
+    change: Change
+    p_value: float | None = Field(description="two-sided exact McNemar test, adjusted over the skills (BH)")
+
+
+class GateDecision(Record):
+    """Whether a candidate adapter replaces the current one, with the evidence."""
+
+    round: int
+    decision: Literal["baseline", "accepted", "rolled_back", "stopped"]
+    reason: str
+    current: str
+    candidate: str | None
+    before: Rate
+    after: Rate | None
+    change: Change | None
+    p_value: float | None
+    rule: str
+    false_accept_rate: float | None = Field(description="for a same-recipe retrain with another seed")
+    detectable_gain: float | None = Field(description="smallest true gain accepted with 80 % power, in shares of 1")
+    skills: tuple[GateSkill, ...]

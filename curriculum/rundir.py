@@ -1,0 +1,214 @@
+"""The run directory, the only authority on what a run has done.
+
+Every stage has a folder. It ends by writing its files whole (temporary name, fsync, rename) and then
+`done.json`: the hash of its inputs, the hashes of its outputs and the update it makes to the graph's
+state. A stage with a valid `done.json` is skipped and returns that same update; any other is run, and
+goes on from its journals when they were written for the same inputs. Nothing here knows what a stage does.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from curriculum.errors import RunDirError
+from curriculum.records import Record, canonical_json, content_id
+
+R = TypeVar("R", bound=Record)
+DONE = "done.json"
+STARTED = "started.json"
+UNHASHED = (DONE, STARTED, "timing.json")
+"""Files of a stage that are not its outputs. Journals (`*.journal`), logs (`*.log`) and folders are not either."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes a whole file or nothing: temporary name, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON document, indented, keys sorted."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON document.
+
+    Raises:
+        RunDirError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirError(
+            f"{path}: expected a JSON document of this run, got: {error}. Resume a copy, or start again"
+        ) from None
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Writes one record as a document."""
+    write_json(path, record.model_dump(mode="json"))
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Reads one record from a document; raises `RunDirError` when it is not one."""
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        raise RunDirError(f"{path}: expected a {kind.__name__}, got: {error}") from None
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Writes records as JSON lines, in the order given."""
+    write_atomic(path, "".join(canonical_json(r.model_dump(mode="json")) + "\n" for r in records))
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """Reads JSON lines; a line that is not a record of this kind raises `RunDirError` with its number."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunDirError(f"{path}: expected {kind.__name__} records, got: {error.strerror}") from None
+    return [_parse(path, number, line, kind) for number, line in enumerate(lines, 1) if line]
+
+
+def _parse(path: Path, number: int, line: bytes, kind: type[R]) -> R:
+    try:
+        return kind.model_validate(json.loads(line))
+    except ValueError as error:
+        raise RunDirError(f"{path}:{number}: expected a {kind.__name__}, got {line[:80]!r}: {error}") from None
+
+
+def open_journal(path: Path, kind: type[R]) -> list[R]:
+    """Cuts a journal back to its last newline and returns its records; a new journal is empty.
+
+    Only the last line of a journal can be torn, by a kill in the middle of a write. A bad line anywhere
+    else is damage, and raises `RunDirError`.
+    """
+    if not path.exists():
+        return []
+    whole = path.read_bytes()
+    kept = whole[: whole.rfind(b"\n") + 1]
+    if len(kept) != len(whole):
+        with path.open("r+b") as file:
+            file.truncate(len(kept))
+    return read_records(path, kind)
+
+
+def append_journal(path: Path, record: Record) -> None:
+    """Appends one record as one flushed line."""
+    line = canonical_json(record.model_dump(mode="json")) + "\n"
+    with path.open("ab") as file:
+        file.write(line.encode("utf-8", "surrogatepass"))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RunDir:
+    """A run's folder: where its stages are, and whether they are done.
+
+    Use it as a context manager: one process a run, held by a lock file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock", timeout=0)
+
+    def __enter__(self) -> "RunDir":
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RunDirError(f"{self.path}: another process is working on this run; wait for it or stop it") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def stage_path(self, name: str) -> Path:
+        """The folder of a stage, such as `prepare` or `round_01/train`."""
+        return self.path / name
+
+    def round_stage(self, round_: int, name: str) -> Path:
+        """The folder of a stage of a round; round 0 is the untrained base."""
+        return self.path / f"round_{round_:02d}" / name
+
+    def run_stage(
+        self, folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Runs `work(folder)` unless the stage is done for these inputs; returns the stage's state update.
+
+        Args:
+            folder: the stage's folder, inside the run's.
+            inputs: everything that determines the outputs, as JSON values (hashes of files, config).
+            work: writes its files into the folder and returns the state update, plain JSON values. It may
+                find journals of an interrupted attempt with the same inputs there.
+        """
+        wanted = content_id(dict(inputs), 64)
+        done = self._done(folder, wanted)
+        if done is None:
+            started = folder / STARTED
+            if not (started.exists() and _read_or_empty(started).get("inputs_hash") == wanted):
+                # Whatever lies here was made from other inputs: nothing of it may leak into this attempt.
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                write_json(started, {"schema_version": 1, "inputs_hash": wanted})
+            since = time.monotonic()
+            update = dict(work(folder))
+            done = {
+                "schema_version": 1,
+                "inputs": dict(inputs),
+                "inputs_hash": wanted,
+                "outputs": {p.name: file_hash(p) for p in _outputs(folder)},
+                "update": update,
+            }
+            timing = _read_or_empty(folder / "timing.json")
+            write_json(folder / "timing.json", timing | {"seconds": round(time.monotonic() - since, 1)})
+            write_json(folder / DONE, done)
+        for journal in folder.glob("*.journal"):
+            journal.unlink()
+        return dict(done["update"])
+
+    def _done(self, folder: Path, wanted: str) -> dict[str, Any] | None:
+        done = _read_or_empty(folder / DONE)
+        if done.get("inputs_hash") != wanted:
+            return None
+        outputs = {p.name: file_hash(p) for p in _outputs(folder)}
+        return done if outputs == done["outputs"] else None
+
+
+def _outputs(folder: Path) -> list[Path]:
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.is_file() and p.name not in UNHASHED and p.suffix not in (".journal", ".log", ".tmp")
+    )
+
+
+def _read_or_empty(path: Path) -> dict[str, Any]:
+    """A document that may be missing or torn: then it says nothing."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

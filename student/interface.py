@@ -1,0 +1,89 @@
+"""What the loop asks of a student: answer questions, and train one adapter.
+
+Two implementations: `student.local.LocalStudent` (a real model, in subprocesses) and
+`student.fakes.FakeStudent` (a table that learns, for tests of the loop).
+"""
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from curriculum.records import Message, Sampling, StudentAnswer, TrainingRow
+
+
+class Prompt(NamedTuple):
+    """One question as the student will see it, with whose answer it will be."""
+
+    example_id: str
+    arm: str
+    messages: tuple[Message, ...]
+
+
+class AdapterFiles(NamedTuple):
+    """An adapter to answer with: its name for the records and its folder; no folder means the base."""
+
+    name: str
+    folder: Path | None
+
+
+class TrainingSettings(NamedTuple):
+    """What one training is told beyond its rows; the rest comes from the config."""
+
+    learning_rate: float
+    epochs: int
+    seed: int
+
+
+class Progress(NamedTuple):
+    """How far a long step is: `done` of `total` units (answers or optimizer steps), and a note such as a loss."""
+
+    done: int
+    total: int
+    note: str
+
+
+class TrainingResult(NamedTuple):
+    """What a finished training reports; the adapter's files are in the folder it was given."""
+
+    steps: int
+    training_tokens: int
+    target_tokens: int
+    losses: tuple[float, ...]
+    dropped: tuple[str, ...]
+    """Ids of training rows that were too long."""
+
+
+class Student(Protocol):
+    """A model that answers and can be taught."""
+
+    base_name: str
+    """The base model, as named in the config."""
+
+    def base_hash(self) -> str:
+        """Hash of the base model's weights and tokenizer files."""
+        ...
+
+    def answer(
+        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+    ) -> Iterator[StudentAnswer]:
+        """Answers every prompt whose answer id is not in `finished`, as the answers come.
+
+        The partition of `prompts` into batches does not depend on `finished`, so an interrupted
+        evaluation gives the same texts as an undisturbed one.
+        """
+        ...
+
+    def train(
+        self,
+        rows: Sequence[TrainingRow],
+        settings: TrainingSettings,
+        folder: Path,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> TrainingResult:
+        """Trains a fresh LoRA adapter on the base and writes it into `folder`.
+
+        Raises:
+            TrainingError: the loss diverged or became NaN, or memory ran out; the message says what to change.
+        """
+        ...
