@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 Split = Literal["pool", "probe", "gate", "final"]
 GraderName = Literal["exact", "choice", "numeric", "math", "reasoning_gym"]
 Origin = Literal["pool", "written", "replay"]
+Arm = Literal["plain", "few_shot"]
 
 BASE = "base"
 """The name of the student without an adapter, wherever an adapter's name is expected."""
@@ -185,7 +186,7 @@ class StudentAnswer(Record):
 
     example_id: str
     adapter: str = Field(description="the adapter's name, or `base`")
-    arm: Literal["plain", "few_shot"] = "plain"
+    arm: Arm = "plain"
     sampling: Sampling
     sample_index: int = Field(default=0, ge=0)
     text: str
@@ -289,7 +290,12 @@ class RoundPlan(Record):
     @property
     def new_rows(self) -> int:
         """Rows this round adds: drawn from the pool and written."""
-        return sum(s.pool_rows + sum(s.written_rows.values()) for s in self.skills)
+        return sum(s.pool_rows for s in self.skills) + self.written_rows
+
+    @property
+    def written_rows(self) -> int:
+        """Rows this round orders from the teacher."""
+        return sum(sum(s.written_rows.values()) for s in self.skills)
 
 
 class TrainingRow(Record):

@@ -25,7 +25,7 @@ R = TypeVar("R", bound=Record)
 DONE = "done.json"
 STARTED = "started.json"
 UNHASHED = (DONE, STARTED, "timing.json")
-"""Files of a stage that are not its outputs. Journals (`*.journal`), logs (`*.log`) and folders are not either."""
+"""Files of a stage that are not its outputs. Journals (`*.journal`) and logs (`*.log`) are not either."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -114,9 +114,13 @@ def open_journal(path: Path, kind: type[R]) -> list[R]:
 
 def append_journal(path: Path, record: Record) -> None:
     """Appends one record as one flushed line."""
-    line = canonical_json(record.model_dump(mode="json")) + "\n"
+    append_line(path, record.model_dump(mode="json"))
+
+
+def append_line(path: Path, value: object) -> None:
+    """Appends one JSON value as one flushed line."""
     with path.open("ab") as file:
-        file.write(line.encode("utf-8", "surrogatepass"))
+        file.write((canonical_json(value) + "\n").encode("utf-8", "surrogatepass"))
 
 
 def file_hash(path: Path) -> str:
@@ -149,6 +153,10 @@ class RunDir:
         """The folder of a stage, such as `prepare` or `round_01/train`."""
         return self.path / name
 
+    def outputs_hash(self, folder: Path) -> str:
+        """One hash over all outputs of a finished stage, for the inputs of the stages that read it."""
+        return content_id(read_json(folder / DONE)["outputs"], 64)
+
     def round_stage(self, round_: int, name: str) -> Path:
         """The folder of a stage of a round; round 0 is the untrained base."""
         return self.path / f"round_{round_:02d}" / name
@@ -179,7 +187,7 @@ class RunDir:
                 "schema_version": 1,
                 "inputs": dict(inputs),
                 "inputs_hash": wanted,
-                "outputs": {p.name: file_hash(p) for p in _outputs(folder)},
+                "outputs": _outputs(folder),
                 "update": update,
             }
             timing = _read_or_empty(folder / "timing.json")
@@ -193,16 +201,16 @@ class RunDir:
         done = _read_or_empty(folder / DONE)
         if done.get("inputs_hash") != wanted:
             return None
-        outputs = {p.name: file_hash(p) for p in _outputs(folder)}
-        return done if outputs == done["outputs"] else None
+        return done if _outputs(folder) == done["outputs"] else None
 
 
-def _outputs(folder: Path) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.iterdir()
+def _outputs(folder: Path) -> dict[str, str]:
+    """The hashes of a stage's outputs, by path within its folder."""
+    return {
+        p.relative_to(folder).as_posix(): file_hash(p)
+        for p in sorted(folder.rglob("*"))
         if p.is_file() and p.name not in UNHASHED and p.suffix not in (".journal", ".log", ".tmp")
-    )
+    }
 
 
 def _read_or_empty(path: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""One YAML file per prompt: name, version, declared variables, text."""

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from curriculum.records import Message, Sampling, StudentAnswer, TrainingRow
+from curriculum.records import Arm, Message, Sampling, StudentAnswer, TrainingRow
 
 
 class Prompt(NamedTuple):
     """One question as the student will see it, with whose answer it will be."""
 
     example_id: str
-    arm: str
+    arm: Arm
     messages: tuple[Message, ...]
 
 

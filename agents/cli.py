@@ -1,0 +1,202 @@
+"""The command line: parse, load, call. Heavy imports stay inside the commands.
+
+What a user can fix prints one message and exits with 2; a stop on request exits with 130 and says how to
+go on. `--json` prints one machine-readable last line.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from agents.loop import Loop, State
+    from curriculum.config import Config
+    from curriculum.rundir import RunDir
+
+app = typer.Typer(
+    name="tutelage",
+    help="Finds the skills a language model is missing and teaches exactly those.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key: a.b=c")]
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line")]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as runs/configs/quickstart.yaml")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]
+
+INTERRUPTED = 130
+"""Exit code of a run that was asked to stop."""
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    name: Annotated[
+        str | None, typer.Option(help="The run's folder name; the config's name and a number otherwise")
+    ] = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Start a run: examine, diagnose, teach and re-examine the student for the configured rounds."""
+    with _user_errors(json_):
+        from agents.session import create_run, remove_run
+        from curriculum.config import load_config
+        from curriculum.errors import UserError
+        from curriculum.rundir import DONE
+
+        loaded = load_config(config, set_ or ())
+        directory = create_run(loaded, config, name)
+        try:
+            with directory:
+                _go(directory, loaded, json_)
+        except UserError:
+            if not (directory.stage_path("prepare") / DONE).exists():
+                remove_run(directory)  # nothing was done yet: leave nothing half-written
+            raise
+
+
+@app.command()
+def resume(run: RunPath, set_: Set = None, json_: Json = False) -> None:
+    """Go on with a run where it stopped. --set may change operational keys, such as rounds."""
+    with _user_errors(json_):
+        from agents.session import open_run, record_changes
+
+        directory, config = open_run(run, set_ or ())
+        with directory:
+            record_changes(run, config)
+            _go(directory, config, json_)
+
+
+@app.command()
+def report(
+    run: RunPath,
+    round_: Annotated[int | None, typer.Option("--round", min=0, help="Show one round only")] = None,
+    json_: Json = False,
+) -> None:
+    """Show a run's report in the terminal and write its pages anew."""
+    with _user_errors(json_):
+        from agents.reporting import print_report, write_pages
+        from agents.session import open_run
+
+        directory, config = open_run(run)
+        made = write_pages(directory, config)
+        print_report(directory, made, round_)
+        if json_:
+            _json_line(directory, made.status, len(made.rounds))
+
+
+@app.command()
+def forecast(config: ConfigPath, set_: Set = None) -> None:
+    """Print what a run will take, and what its gate can see. Spends nothing."""
+    with _user_errors(False):
+        from agents.forecast import print_forecast
+        from curriculum.config import load_config
+
+        print_forecast(load_config(config, set_ or ()))
+
+
+@app.command()
+def schema(what: Annotated[Literal["report", "config"], typer.Argument(help="report or config")]) -> None:
+    """Print the JSON schema of `report.json` or of a config."""
+    from curriculum.config import Config
+    from curriculum.report import RunReport
+
+    model = RunReport if what == "report" else Config
+    typer.echo(json.dumps(model.model_json_schema(), indent=1, sort_keys=True))
+
+
+def main() -> None:
+    """The `tutelage` command."""
+    app()
+
+
+def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
+    from langgraph.runtime import RunControl
+
+    from agents.graph import run_graph
+    from agents.progress import ProgressPrinter
+    from agents.reporting import print_report, write_pages
+    from agents.session import open_loop
+    from curriculum.errors import StopRequested
+
+    progress = ProgressPrinter()
+    control = RunControl()
+    progress.say(f"run {directory.path}")
+    status = "finished"
+    state: State = {}
+    try:
+        with open_loop(directory, config, progress) as loop, _graceful_stop(loop, control):
+            state = run_graph(loop, control)
+    except StopRequested as stop:
+        status = "interrupted"
+        progress.say(str(stop))
+    if state.get("waiting_for"):
+        status = "waiting"
+        progress.say(
+            f"waiting for approval: edit {state['waiting_for']}, set `approved: true`, then: "
+            f"tutelage resume {directory.path}"
+        )
+    made = write_pages(directory, config)
+    print_report(directory, made, None)
+    if json_:
+        _json_line(directory, made.status if status == "finished" else status, len(made.rounds))
+    if status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _graceful_stop(loop: "Loop", control: object) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks for a stop at the next safe point; the second ends at once."""
+
+    def ask(number: int, frame: object) -> None:
+        loop.stopping.set()
+        control.request_drain(signal.Signals(number).name)  # type: ignore[attr-defined]
+        for each in before:
+            signal.signal(each, before[each])
+        loop.say("stopping at the next safe point; once more to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _user_errors(json_: bool) -> Iterator[None]:
+    """Prints what a user can fix without a traceback; exit code 2."""
+    from curriculum.errors import TutelageError, UserError
+
+    try:
+        yield
+    except TutelageError as error:
+        typer.echo(f"error: {error}", err=True)
+        if json_:
+            typer.echo(
+                json.dumps({"run": None, "status": "error", "rounds": None, "report": None, "error": str(error)})
+            )
+        raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _json_line(directory: "RunDir", status: str, rounds: int) -> None:
+    line = {
+        "run": str(directory.path),
+        "status": status,
+        "rounds": rounds,
+        "report": str(directory.path / "report.html"),
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Answers and grades of one adapter on one split: a stage of its own, so each is made once per run.
+
+The probe, the gate and the final split all go through here. Answers are journalled one by one; a killed
+evaluation goes on at the missing ones.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.loop import Loop
+from curriculum.errors import StudentError
+from curriculum.extraction import format_target
+from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer
+from curriculum.rundir import append_journal, open_journal, read_records, write_records
+from student.chat_format import prompt_messages
+from student.interface import AdapterFiles, Progress, Prompt
+
+MAX_FAILED_SHARE = 0.1
+"""Share of answers lost to our own faults that stops the run."""
+
+
+class Evaluation(NamedTuple):
+    """What one adapter answered on one split, sorted by example id, and where it is kept."""
+
+    folder: Path
+    answers: list[StudentAnswer]
+    grades: list[Grade]
+
+
+def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "plain") -> Evaluation:
+    """Answers and grades of an adapter on a split, made now or read from the run directory.
+
+    Raises:
+        StudentError: the engine failed on more than a tenth of the items.
+        StopRequested: a stop was asked for; everything answered so far is journalled.
+    """
+    examples = loop.split(split)
+    prompts = student_prompts(loop, examples, arm)
+    sampling = Sampling(max_new_tokens=loop.config.student.max_new_tokens, seed=loop.config.seed)
+    inputs = {
+        "identity": loop.config.identity_hash,
+        "examples": loop.run.outputs_hash(loop.run.stage_path("prepare")),
+        "base": loop.base_hash,
+        "adapter": adapter.name,
+        "prompt": loop.prompt.hash,
+        "arm": arm,
+    }
+    name = split if arm == "plain" else f"{split}_{arm}"
+
+    def work(folder: Path) -> dict[str, int]:
+        answers = _answer(loop, prompts, adapter, sampling, folder, f"{name} answers of {adapter.name}")
+        by_id = {a.example_id: a for a in answers}
+        grades = loop.grader.grade([(e, by_id[e.id]) for e in examples])
+        failed = [g for g in grades if g.verdict == "failed"]
+        if len(failed) > MAX_FAILED_SHARE * len(grades):
+            raise StudentError(
+                f"{folder}: {len(failed)} of {len(grades)} answers failed on our side, at most "
+                f"{MAX_FAILED_SHARE:.0%} may; the first: {failed[0].reason}"
+            )
+        write_records(folder / "answers.jsonl", [by_id[e.id] for e in examples])
+        write_records(folder / "grades.jsonl", grades)
+        return {"answers": len(answers), "failed": len(failed)}
+
+    folder = loop.run.stage_path("answers") / adapter.name / name
+    loop.stage(folder, inputs, work)
+    return Evaluation(
+        folder, read_records(folder / "answers.jsonl", StudentAnswer), read_records(folder / "grades.jsonl", Grade)
+    )
+
+
+def student_prompts(loop: Loop, examples: Sequence[Example], arm: Arm) -> list[Prompt]:
+    """The chat turns the student sees for each example; few-shot examples come from the pool."""
+    shots = few_shot_examples(loop) if arm == "few_shot" else []
+    shown = [(e.question, format_target(e.gold, e.solutions[0] if e.solutions else None)) for e in shots]
+    return [Prompt(e.id, arm, prompt_messages(loop.prompt.text, e.history, e.question, shown)) for e in examples]
+
+
+def few_shot_examples(loop: Loop) -> list[Example]:
+    """Pool examples of different skills, the easiest of each, fixed for the run."""
+    pool = sorted(loop.split("pool"), key=lambda e: (loop.labels[e.id].difficulty, e.id))
+    one_per_skill = {loop.labels[e.id].skills: e for e in reversed(pool)}
+    spread = sorted(one_per_skill.values(), key=lambda e: e.id)
+    return spread[: loop.config.student.few_shot]
+
+
+def _answer(
+    loop: Loop, prompts: list[Prompt], adapter: AdapterFiles, sampling: Sampling, folder: Path, what: str
+) -> list[StudentAnswer]:
+    journal = folder / "answers.journal"
+    answers = open_journal(journal, StudentAnswer)
+    finished = {a.id for a in answers}
+    log = folder / "engine.log"
+    for answer in loop.student.answer(prompts, adapter, sampling, finished, log):
+        append_journal(journal, answer)
+        answers.append(answer)
+        loop.progress(what, Progress(len(answers), len(prompts), ""))
+        loop.check_stop()
+    missing = len(prompts) - len(answers)
+    if missing:
+        raise StudentError(f"{folder}: the engine ended with {missing} of {len(prompts)} answers missing; see {log}")
+    return answers

@@ -1,0 +1,45 @@
+"""What the controller knows about earlier rounds and about the rows it can order."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agents.loop import Loop
+from curriculum.plan import PastRound
+from curriculum.records import GateDecision
+from curriculum.rundir import read_record
+
+
+def gate_decision(loop: Loop, round_: int) -> GateDecision:
+    """The decision on a round that has passed its gate."""
+    return read_record(gate_folder(loop, round_) / "decision.json", GateDecision)
+
+
+def gate_folder(loop: Loop, round_: int) -> Path:
+    """The folder of a round's gate stage."""
+    return loop.run.round_stage(round_, "gate")
+
+
+def past_rounds(loop: Loop, before: int) -> list[PastRound]:
+    """The approved plans of rounds 1 … before − 1, with whether their adapters were accepted."""
+    return [PastRound(loop.plan(r), gate_decision(loop, r).decision == "accepted") for r in range(1, before)]
+
+
+def accepted_rounds(loop: Loop, before: int) -> list[int]:
+    """The rounds before `before` whose adapters, and so whose rows, were accepted."""
+    return [r for r in range(1, before) if gate_decision(loop, r).decision == "accepted"]
+
+
+def pool_sizes(loop: Loop) -> Mapping[str, Mapping[int, int]]:
+    """Skill → difficulty → examples in the pool."""
+    sizes: dict[str, Counter[int]] = defaultdict(Counter)
+    for example in loop.split("pool"):
+        label = loop.labels[example.id]
+        for skill in label.skills:
+            sizes[skill][label.difficulty] += 1
+    return sizes
+
+
+def written_levels(loop: Loop) -> Mapping[str, Sequence[int]]:
+    """Skill → difficulties at which the teacher can write new examples."""
+    return {skill.id: loop.teacher.levels(skill.id) for skill in loop.catalogue.skills if skill.writable}

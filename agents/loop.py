@@ -1,0 +1,128 @@
+"""What every node of a run works with: the run directory, the config, the teacher, the student.
+
+`Loop` is immutable during a run and holds no results: those are on disk. `State` is all that the graph
+itself carries, in plain values.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from agents.teacher import Teacher
+from curriculum.config import Config
+from curriculum.errors import StopRequested
+from curriculum.grading import Grader
+from curriculum.plan_file import read_approval
+from curriculum.prompts import Prompt
+from curriculum.records import Example, RoundPlan, Skill, SkillCatalogue, SkillLabel, Split, TrainingRow
+from curriculum.rundir import RunDir, read_record, read_records
+from student.interface import AdapterFiles, Progress, Student
+
+
+class State(TypedDict, total=False):
+    """What the graph carries from node to node. Everything else is in the run directory."""
+
+    round: int
+    """The round being worked on; 0 is the untrained base."""
+    adapter: str
+    """The accepted adapter's name, or `base`."""
+    adapter_round: int
+    """The round that trained it; 0 for the base."""
+    action: str
+    """What the round's plan says: `train` or `stop`."""
+    candidate: str
+    """The adapter this round trained."""
+    waiting_for: str
+    """The plan file a person has to approve; empty when nobody is waited for."""
+
+
+@dataclass(eq=False)
+class Loop:
+    """The parts of a run, and typed access to what its finished stages wrote."""
+
+    run: RunDir
+    config: Config
+    teacher: Teacher
+    student: Student
+    prompt: Prompt
+    grader: Grader
+    progress: Callable[[str, Progress], None]
+    """Called with the name of a long step and how far it is."""
+    say: Callable[[str], None]
+    """Called with a sentence on what just happened."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when a person or the system asked the run to stop."""
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's."""
+        return self.run.path.name
+
+    def stage(self, folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> "State":
+        """Runs a stage, or finds it done; returns its update of the state. See `RunDir.run_stage`."""
+        return cast(State, self.run.run_stage(folder, inputs, work))
+
+    def check_stop(self) -> None:
+        """A safe point: raises `StopRequested` when a stop was asked for."""
+        if self.stopping.is_set():
+            raise StopRequested(self.stop_message)
+
+    @property
+    def stop_message(self) -> str:
+        """What a person is told after a stop."""
+        return f"stopped on request; go on with: tutelage resume {self.run.path}"
+
+    @cached_property
+    def base_hash(self) -> str:
+        """Hash of the base model's files, computed once per process."""
+        return self.student.base_hash()
+
+    @cached_property
+    def examples(self) -> dict[str, Example]:
+        """All examples of all splits, by id; only after `prepare`."""
+        return {e.id: e for e in read_records(self.run.stage_path("prepare") / "examples.jsonl", Example)}
+
+    @cached_property
+    def labels(self) -> dict[str, SkillLabel]:
+        """All labels, by example id; only after `label`."""
+        return {r.example_id: r for r in read_records(self.run.stage_path("label") / "labels.jsonl", SkillLabel)}
+
+    @cached_property
+    def catalogue(self) -> SkillCatalogue:
+        """The skill catalogue; only after `catalogue`."""
+        return read_record(self.run.stage_path("catalogue") / "skills.json", SkillCatalogue)
+
+    @property
+    def skills(self) -> tuple[Skill, ...]:
+        """The skills of the catalogue."""
+        return self.catalogue.skills
+
+    def split(self, split: Split) -> list[Example]:
+        """The examples of one split, sorted by id."""
+        return sorted((e for e in self.examples.values() if e.split == split), key=lambda e: e.id)
+
+    def held_out(self) -> list[Example]:
+        """The examples no training row may touch."""
+        return [e for e in self.examples.values() if e.split != "pool"]
+
+    def adapter_files(self, name: str, round_: int) -> AdapterFiles:
+        """Where an adapter's files are; the base has none."""
+        return AdapterFiles(name, self.run.round_stage(round_, "train") / name if round_ else None)
+
+    def plan(self, round_: int) -> RoundPlan:
+        """A round's approved plan."""
+        return read_approval(self.run.round_stage(round_, "approve") / "plan.approved.yaml").plan
+
+    def new_rows(self, round_: int) -> list[TrainingRow]:
+        """The rows a round added to the training set: all but its replay."""
+        rows = read_records(self.run.round_stage(round_, "build") / "training_set.jsonl", TrainingRow)
+        return [row for row in rows if row.origin != "replay"]
+
+
+def stage_inputs(loop: Loop, *folders: Path) -> dict[str, str]:
+    """The inputs of a stage that reads these finished stages: the run's identity and their outputs."""
+    read = {folder.relative_to(loop.run.path).as_posix(): loop.run.outputs_hash(folder) for folder in folders}
+    return {"identity": loop.config.identity_hash, **read}

@@ -1,0 +1,172 @@
+"""The nodes of a run, one function each: read what earlier stages wrote, do one thing, write it down.
+
+Every node takes the loop and the state and returns the update of the state that its stage recorded,
+whether the stage ran now or was found done. Nodes do not know that they are in a graph: a plain `for`
+loop over them does the same.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agents.evaluation import evaluate_split
+from agents.history import accepted_rounds, gate_folder, past_rounds, pool_sizes, written_levels
+from agents.loop import Loop, State, stage_inputs
+from agents.teacher import Failure
+from curriculum.errors import UserError
+from curriculum.gate import baseline, decide
+from curriculum.plan import check_edited, make_plan
+from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
+from curriculum.profile import build_profile
+from curriculum.records import Diagnosis, MissingSkillProfile, Verdict
+from curriculum.rundir import read_record, read_records, write_record, write_records
+
+APPROVED = "plan.approved.yaml"
+
+
+def catalogue(loop: Loop, state: State) -> State:
+    """The teacher names the skills."""
+    inputs = stage_inputs(loop, loop.run.stage_path("prepare"))
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        write_record(folder / "skills.json", loop.teacher.propose_skills(loop.split("pool")))
+        return {}
+
+    return loop.stage(loop.run.stage_path("catalogue"), inputs, work)
+
+
+def label(loop: Loop, state: State) -> State:
+    """The teacher labels every example with skills and difficulty."""
+    inputs = stage_inputs(loop, loop.run.stage_path("prepare"), loop.run.stage_path("catalogue"))
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        labels = sorted(loop.teacher.label(loop.examples.values(), loop.catalogue), key=lambda r: r.example_id)
+        write_records(folder / "labels.jsonl", labels)
+        return {}
+
+    return loop.stage(loop.run.stage_path("label"), inputs, work)
+
+
+def evaluate(loop: Loop, state: State) -> State:
+    """The current adapter answers the probe split."""
+    loop.check_stop()
+    evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "probe")
+    return {}
+
+
+def diagnose(loop: Loop, state: State) -> State:
+    """The teacher names the missing skills of every failed probe answer."""
+    probe = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "probe")
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), probe.folder)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        failures = [
+            Failure(loop.examples[grade.example_id], answer, grade, loop.labels[grade.example_id])
+            for answer, grade in zip(probe.answers, probe.grades, strict=True)
+            if grade.verdict not in (Verdict.CORRECT, Verdict.FAILED)
+        ]
+        write_records(folder / "diagnoses.jsonl", loop.teacher.diagnose(failures))
+        return {}
+
+    return loop.stage(loop.run.round_stage(state["round"], "diagnose"), inputs, work)
+
+
+def profile(loop: Loop, state: State) -> State:
+    """Grades, labels and diagnoses become the missing-skill profile."""
+    round_ = state["round"]
+    probe = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "probe")
+    diagnosed = loop.run.round_stage(round_, "diagnose")
+    inputs = stage_inputs(loop, loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        diagnoses = read_records(diagnosed / "diagnoses.jsonl", Diagnosis)
+        made = build_profile(round_, state["adapter"], loop.labels, probe.grades, diagnoses, loop.catalogue)
+        write_record(folder / "profile.json", made)
+        return {}
+
+    return loop.stage(loop.run.round_stage(round_, "profile"), inputs, work)
+
+
+def plan(loop: Loop, state: State) -> State:
+    """The controller decides which rows to reweight and which to have written, or to stop."""
+    round_ = state["round"]
+    profiled = loop.run.round_stage(round_, "profile")
+    past = [stage for r in range(1, round_) for stage in (loop.run.round_stage(r, "approve"), gate_folder(loop, r))]
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), profiled, *past)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        made = make_plan(
+            round_,
+            loop.config,
+            read_record(profiled / "profile.json", MissingSkillProfile),
+            loop.catalogue,
+            pool_sizes(loop),
+            past_rounds(loop, round_),
+            written_levels(loop),
+            sum(len(loop.new_rows(r)) for r in accepted_rounds(loop, round_)),
+        )
+        write_proposed(folder / "plan.proposed.yaml", made)
+        return {"action": made.action}
+
+    return loop.stage(loop.run.round_stage(round_, "plan"), inputs, work)
+
+
+def approve(loop: Loop, state: State) -> State:
+    """The plan is approved as it is, or waits for a person who may edit it."""
+    round_ = state["round"]
+    proposed = loop.run.round_stage(round_, "plan")
+    folder = loop.run.round_stage(round_, "approve")
+    wait = loop.config.plan.approve and state["action"] == "train"
+    file = folder / APPROVED
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        made = read_proposed(proposed / "plan.proposed.yaml")
+        if not file.exists():
+            by, reason = ("", "") if wait else ("the config", "plan.approve is false")
+            write_approval(file, PlanApproval(approved=not wait, by=by, reason=reason, plan=made))
+        approval = read_approval(file)
+        if not approval.approved:
+            raise _WaitingForApproval(file)
+        faults = check_edited(made, approval.plan, pool_sizes(loop), loop.catalogue, written_levels(loop))
+        if faults:
+            raise UserError(f"{file}: the approved plan cannot be followed:\n" + "\n".join(f"  {f}" for f in faults))
+        return {"action": approval.plan.action}
+
+    try:
+        update = loop.stage(folder, stage_inputs(loop, proposed), work)
+    except _WaitingForApproval:
+        return {"waiting_for": str(file)}
+    return {**update, "waiting_for": ""}
+
+
+class _WaitingForApproval(Exception):
+    """Leaves the stage undone: a person has not approved the plan yet."""
+
+
+def gate(loop: Loop, state: State) -> State:
+    """Current and candidate adapter answer the gate split; the candidate is accepted or rolled back."""
+    round_ = state["round"]
+    current = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "gate")
+    candidate = evaluate_split(loop, loop.adapter_files(state["candidate"], round_), "gate") if round_ else None
+    inputs = stage_inputs(
+        loop, loop.run.stage_path("label"), current.folder, *([candidate.folder] if candidate else [])
+    )
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        if candidate is None:
+            decision = baseline(round_, state["adapter"], current.grades, loop.labels)
+        else:
+            decision = decide(
+                round_,
+                state["adapter"],
+                state["candidate"],
+                current.grades,
+                candidate.grades,
+                loop.labels,
+                loop.config.gate,
+            )
+        write_record(folder / "decision.json", decision)
+        accepted = decision.decision == "accepted"
+        return {"adapter": state["candidate"], "adapter_round": round_} if accepted else {}
+
+    return loop.stage(gate_folder(loop, round_), inputs, work)

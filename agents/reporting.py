@@ -1,0 +1,221 @@
+"""The nodes `report` and `finish`, and the pages made from what they wrote.
+
+A round's report and the final test are stages with canonical files; `report.json` puts them together.
+`report.html` and `report.md` are views of it with the times added, made anew whenever something is done.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agents.evaluation import evaluate_split
+from agents.history import gate_decision
+from agents.loop import Loop, State, stage_inputs
+from curriculum.config import Config, GeneratorData
+from curriculum.errors import RunDirError
+from curriculum.gate import stopped
+from curriculum.records import (
+    BASE,
+    Adapter,
+    Arm,
+    Diagnosis,
+    DroppedRow,
+    MissingSkillProfile,
+    TrainingRow,
+)
+from curriculum.report import FinalReport, RoundReport, RunReport, read_timings
+from curriculum.report_build import RoundRecords, final_report, round_report
+from curriculum.report_html import render_html
+from curriculum.report_text import render_markdown, render_terminal
+from curriculum.report_words import decision_words
+from curriculum.rundir import (
+    DONE,
+    RunDir,
+    append_line,
+    read_json,
+    read_record,
+    read_records,
+    write_atomic,
+    write_json,
+    write_record,
+)
+
+OPENINGS = "final_openings.jsonl"
+"""Every opening of the final split, with its time: not canonical, it is a log."""
+
+
+def report(loop: Loop, state: State) -> State:
+    """Puts a round together, and moves on to the next."""
+    round_ = state["round"]
+    stages = [s for s in sorted((loop.run.path / f"round_{round_:02d}").iterdir()) if s.name != "report"]
+    probe = loop.adapter_files(*_current_before(loop, state))
+    answered = evaluate_split(loop, probe, "probe")
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), answered.folder, *stages)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        made = round_report(_round_records(loop, state), loop.examples, loop.labels)
+        write_record(folder / "report.json", made)
+        return {"round": round_ + 1}
+
+    update = loop.stage(loop.run.round_stage(round_, "report"), inputs, work)
+    made = read_record(loop.run.round_stage(round_, "report") / "report.json", RoundReport)
+    loop.say(f"round {round_}: {decision_words(made)}")
+    write_pages(loop.run, loop.config)
+    loop.check_stop()
+    return update
+
+
+def _current_before(loop: Loop, state: State) -> tuple[str, int]:
+    """The adapter that was current before this round's gate, and the round that trained it."""
+    for round_ in range(state["round"] - 1, 0, -1):
+        decision = gate_decision(loop, round_)
+        if decision.decision == "accepted" and decision.candidate:
+            return decision.candidate, round_
+    return BASE, 0
+
+
+def _round_records(loop: Loop, state: State) -> RoundRecords:
+    round_ = state["round"]
+    current = loop.adapter_files(*_current_before(loop, state))
+    before = evaluate_split(loop, current, "gate")
+    probe = evaluate_split(loop, current, "probe")
+
+    def folder(stage: str) -> Path:
+        return loop.run.round_stage(round_, stage)
+
+    records = RoundRecords(
+        decision=stopped(round_, current.name, before.grades, loop.labels, "the plan was to stop"),
+        grades_before=before.grades,
+        profile=read_record(folder("profile") / "profile.json", MissingSkillProfile),
+        probe_answers=probe.answers,
+        probe_grades=probe.grades,
+        diagnoses=read_records(folder("diagnose") / "diagnoses.jsonl", Diagnosis),
+    )
+    if round_ == 0:
+        return records._replace(decision=gate_decision(loop, 0))
+    plan = loop.plan(round_)
+    if plan.action == "stop":
+        reason = plan.stop_reason or "the approved plan was to stop"
+        return records._replace(plan=plan, decision=stopped(round_, current.name, before.grades, loop.labels, reason))
+    decision = gate_decision(loop, round_)
+    return records._replace(
+        decision=decision,
+        grades_after=evaluate_split(loop, loop.adapter_files(state["candidate"], round_), "gate").grades,
+        plan=plan,
+        rows=read_records(folder("build") / "training_set.jsonl", TrainingRow),
+        dropped=[r for stage in ("build", "train") for r in read_records(folder(stage) / "dropped.jsonl", DroppedRow)],
+        adapter=read_record(folder("train") / "adapter.json", Adapter),
+        losses=read_json(folder("train") / "losses.json")["losses"],
+    )
+
+
+def finish(loop: Loop, state: State) -> State:
+    """The final test, once per adapter: the base, the base with few-shot examples, the last accepted adapter."""
+    adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
+    base = loop.adapter_files(BASE, 0)
+    arms: list[tuple[str, Any, Arm]] = [
+        ("base", base, "plain"),
+        ("base_few_shot", base, "few_shot"),
+        ("adapter", adapter, "plain"),
+    ]
+    grades = {}
+    folders = []
+    for name, files, arm in arms:
+        if not (loop.run.stage_path("answers") / files.name / _final_name(arm) / DONE).exists():
+            opening = {"schema_version": 1, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+            append_line(loop.run.path / OPENINGS, opening | {"adapter": files.name, "arm": arm})
+        evaluation = evaluate_split(loop, files, "final", arm)
+        grades[name] = evaluation.grades
+        folders.append(evaluation.folder)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        opened = f"opened for base, base with few-shot examples and {adapter.name}; every opening is in {OPENINGS}"
+        made = final_report(
+            loop.labels, grades["base"], grades["base_few_shot"], grades["adapter"], adapter.name, opened
+        )
+        write_json(folder / "final.json", {"schema_version": 1, "final": made.model_dump(mode="json")})
+        return {}
+
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), *dict.fromkeys(folders))
+    update = loop.stage(loop.run.stage_path("final"), inputs, work)
+    write_pages(loop.run, loop.config)
+    return update
+
+
+def _final_name(arm: Arm) -> str:
+    return "final" if arm == "plain" else f"final_{arm}"
+
+
+def write_pages(run: RunDir, config: Config) -> RunReport:
+    """Puts `report.json` together and makes the pages of it anew; returns the report.
+
+    Raises:
+        RunDirError: the run has no finished round yet.
+    """
+    made = gather(run, config)
+    timings = read_timings(run.path)
+    write_record(run.path / "report.json", made)
+    write_atomic(run.path / "report.md", render_markdown(made, timings))
+    write_atomic(run.path / "report.html", render_html(made, timings))
+    return made
+
+
+def gather(run: RunDir, config: Config) -> RunReport:
+    """The run's report so far, from the rounds that have one."""
+    rounds: list[RoundReport] = []
+    while (run.round_stage(len(rounds), "report") / DONE).exists():
+        rounds.append(read_record(run.round_stage(len(rounds), "report") / "report.json", RoundReport))
+    if not rounds:
+        raise RunDirError(f"{run.path}: no round has finished yet. Go on with: tutelage resume {run.path}")
+    facts = read_json(run.path / "run.json")
+    final = None
+    by_rule = rounds[-1].decision == "stopped"
+    if (run.stage_path("final") / DONE).exists() and (by_rule or len(rounds) > config.rounds):
+        final = FinalReport.model_validate(read_json(run.stage_path("final") / "final.json")["final"])
+    status = "running" if final is None else "stopped" if by_rule else "finished"
+    splits = read_json(run.stage_path("prepare") / "splits.json")["counts"]
+    return RunReport(
+        run=run.path.name,
+        status=status,
+        stop_reason=rounds[-1].reason if by_rule else None,
+        base=config.student.base,
+        base_hash=read_json(run.stage_path("prepare") / DONE)["inputs"]["base"],
+        teacher=config.teacher.kind,
+        data=_data_words(config),
+        split_sizes=splits,
+        config_hash=config.identity_hash,
+        tutelage_version=facts["tutelage"],
+        git_commit=facts["commit"],
+        notes=_notes(config),
+        final=final,
+        rounds=tuple(rounds),
+    )
+
+
+def _data_words(config: Config) -> str:
+    if isinstance(config.data, GeneratorData):
+        return f"reasoning-gym: {', '.join(sorted(config.data.tasks))}"
+    return f"{config.data.path.name}, {config.data.format} format"
+
+
+def _notes(config: Config) -> tuple[str, ...]:
+    notes = [
+        "The teacher is offline: no LLM. Skills are those the data declare; written rows are generated, not authored."
+    ]
+    if config.student.base == "smollm2-135m":
+        notes.append("The base is SmolLM2-135M-Instruct dequantised from a Q4_1 file: not the original weights.")
+    if config.student.engine == "fake":
+        notes.append("The student is a FAKE: a table that learns. None of these numbers says anything of a model.")
+    if not isinstance(config.data, GeneratorData) and config.data.format == "svamp":
+        notes.append("Worked solutions are templated from the data set's equations; no person or model wrote them.")
+    return tuple(notes)
+
+
+def print_report(run: RunDir, made: RunReport, round_: int | None) -> None:
+    """Prints the report, or one round of it, and the path of the page."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(render_terminal(made, read_timings(run.path), round_))
+    console.print(f"report: {run.path / 'report.html'}", markup=False, soft_wrap=True)

@@ -1,0 +1,146 @@
+"""Starting and resuming a run: the run directory's first files, the config's identity, the parts of the loop.
+
+The only place that chooses a real or a fake student.
+"""
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from agents.loop import Loop
+from agents.progress import ProgressPrinter
+from agents.teacher import OfflineTeacher
+from curriculum.config import Config, flatten, load_config
+from curriculum.errors import RunDirError
+from curriculum.grading import Grader
+from curriculum.prompts import load_prompt
+from curriculum.rundir import RunDir, append_line, read_json, write_atomic, write_json
+from student.fakes import FakeStudent
+from student.interface import Student
+from student.local import LocalStudent
+
+LIBRARIES = ("torch", "transformers", "peft", "langgraph", "reasoning-gym", "math-verify")
+
+
+def create_run(config: Config, config_path: Path, name: str | None) -> RunDir:
+    """Makes a run's folder with its config and its `run.json`.
+
+    Without a name the run is called after its config file, with the first free number.
+
+    Raises:
+        RunDirError: the named run exists, or the folder cannot be made.
+    """
+    path = config.runs_dir / (name or _free_name(config.runs_dir, config_path.stem))
+    if path.name in ("", ".", "..") or path.parent != config.runs_dir:
+        raise RunDirError(f"--name {name}: expected a plain folder name, such as first-try")
+    if path.exists():
+        raise RunDirError(f"{path}: this run exists. Go on with `tutelage resume {path}`, or give another --name")
+    draft = path.with_name(f".{path.name}.tmp")  # renamed when complete: a kill leaves no half a run
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _write_first_files(draft, path.name, config)
+        draft.rename(path)
+    except OSError as error:
+        raise RunDirError(
+            f"{path}: cannot make the run's folder: {error.strerror}. Set runs_dir to a place you own"
+        ) from None
+    return RunDir(path)
+
+
+def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]:
+    """Opens an existing run, with overrides of operational keys.
+
+    Raises:
+        RunDirError: not a run's folder, or keys of the run's identity differ; they are named.
+    """
+    if not (path / "run.json").is_file():
+        raise RunDirError(f"{path}: expected a run's folder with a run.json. Start one with: tutelage run CONFIG")
+    config = load_config(path / "config.yaml", overrides)
+    began, now = flatten(read_json(path / "run.json")["identity"]), flatten(config.identity())
+    changed = [
+        f"  {key}: {began.get(key)} → {now.get(key)}" for key in sorted(began | now) if began.get(key) != now.get(key)
+    ]
+    if changed:
+        raise RunDirError(
+            f"{path}: these keys are the run's identity and cannot change within it:\n"
+            + "\n".join(changed)
+            + "\nPut them back, or start a new run"
+        )
+    return RunDir(path), config
+
+
+def record_changes(path: Path, config: Config) -> None:
+    """Journals the operational keys that differ from the run's config file, and writes them there."""
+    before = flatten(load_config(path / "config.yaml").model_dump(mode="json"))
+    after = flatten(config.model_dump(mode="json"))
+    changed = {key: [before.get(key), after[key]] for key in after if before.get(key) != after[key]}
+    if changed:
+        append_line(path / "config_changes.jsonl", {"at": datetime.now(UTC).isoformat(timespec="seconds")} | changed)
+        _write_config(path, config)
+
+
+def remove_run(run: RunDir) -> None:
+    """Removes a run that failed before it prepared anything."""
+    shutil.rmtree(run.path)
+
+
+@contextmanager
+def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterator[Loop]:
+    """The parts of the loop, as the config names them; the grader's worker processes end with it."""
+    prompt = load_prompt(config.student.prompt)
+    student: Student
+    if config.student.engine == "fake":
+        student = FakeStudent(lambda: loop.examples)
+    else:
+        student = LocalStudent(config.student, config.training, prompt.text)
+    with Grader() as grader:
+        loop = Loop(run, config, OfflineTeacher(config), student, prompt, grader, progress, progress.say)
+        yield loop
+
+
+def _write_first_files(folder: Path, name: str, config: Config) -> None:
+    _write_config(folder, config)
+    commit, dirty = _git()
+    facts = {
+        "schema_version": 1,
+        "run": name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tutelage": metadata.version("tutelage"),
+        "commit": commit,
+        "uncommitted_changes": dirty,
+        "python": platform.python_version(),
+        "libraries": {library: metadata.version(library) for library in LIBRARIES},
+        "identity": config.identity(),
+    }
+    write_json(folder / "run.json", facts)
+
+
+def _free_name(runs_dir: Path, stem: str) -> str:
+    number = 1
+    while (runs_dir / f"{stem}-{number}").exists():
+        number += 1
+    return f"{stem}-{number}"
+
+
+def _write_config(path: Path, config: Config) -> None:
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(path / "config.yaml", text)
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """The commit of this checkout and whether it was changed; nothing outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit.stdout.strip(), bool(status.stdout.strip())

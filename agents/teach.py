@@ -1,0 +1,141 @@
+"""The two nodes that teach: `build` makes a round's training set, `train` the adapter."""
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agents.history import accepted_rounds, gate_folder
+from agents.loop import Loop, State, stage_inputs
+from curriculum.errors import DataError
+from curriculum.extraction import format_target
+from curriculum.mixture import draw_pool, training_rows
+from curriculum.records import Adapter, DroppedRow, Example, RoundPlan, SkillLabel, TrainingRow, content_id
+from curriculum.rundir import file_hash, read_records, write_json, write_record, write_records
+from curriculum.splits import assert_no_leak, leaks, normalise
+from student.interface import Progress, TrainingSettings
+
+
+def build(loop: Loop, state: State) -> State:
+    """Pool rows, newly written rows and replay become the round's training set."""
+    round_ = state["round"]
+    earlier = [stage for r in range(1, round_) for stage in _round_outputs(loop, r)]
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), loop.run.round_stage(round_, "approve"), *earlier)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        plan = loop.plan(round_)
+        written, labels, dropped = _write(loop, plan)
+        accepted = [row for r in accepted_rounds(loop, round_) for row in loop.new_rows(r)]
+        used = Counter(row.example_id for row in accepted)
+        drawn = draw_pool(plan, loop.split("pool"), loop.labels, used, loop.config.plan.max_repeats)
+        rows = training_rows(
+            plan,
+            drawn.draws,
+            loop.examples,
+            written,
+            accepted,
+            {**loop.labels, **{r.example_id: r for r in labels}},
+            lambda e: format_target(e.gold, e.solutions[0] if e.solutions else None),
+            loop.config.plan.uniform_floor,
+        )
+        if not rows:
+            raise DataError(f"{folder}: round {round_} has no row to train on; see dropped.jsonl and the plan")
+        assert_no_leak(rows, loop.held_out())
+        write_records(folder / "written.jsonl", [example for example, _ in written])
+        write_records(folder / "labels.jsonl", labels)
+        write_records(folder / "dropped.jsonl", dropped)
+        write_records(folder / "training_set.jsonl", rows)
+        counts = {
+            "pool_rows_moved_to_other_skills": drawn.moved,
+            "pool_rows_short": drawn.shortfall,
+            "written_rows_short": plan.written_rows - len(written),
+        }
+        write_json(folder / "build.json", {"schema_version": 1, **counts})
+        return {}
+
+    return loop.stage(loop.run.round_stage(round_, "build"), inputs, work)
+
+
+def _round_outputs(loop: Loop, round_: int) -> list[Path]:
+    return [loop.run.round_stage(round_, "build"), gate_folder(loop, round_)]
+
+
+def _write(loop: Loop, plan: RoundPlan) -> tuple[list[tuple[Example, str]], list[SkillLabel], list[DroppedRow]]:
+    """New examples as the plan orders them, with the skill each was written for, their labels, and the rejected."""
+    taken = {normalise(e.question) for e in loop.examples.values()}
+    for r in range(1, plan.round):
+        earlier = read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example)
+        taken |= {normalise(e.question) for e in earlier}
+    written: list[tuple[Example, str]] = []
+    for skill in plan.skills:
+        for difficulty, count in sorted(skill.written_rows.items()):
+            seed = int(content_id({"seed": plan.seed, "skill": skill.skill, "difficulty": difficulty}, 8), 16)
+            made = loop.teacher.write(skill.skill, difficulty, count, seed, taken)
+            taken |= {normalise(e.question) for e in made}
+            written += [(e, skill.skill) for e in made]
+            loop.progress(f"writing rows of round {plan.round}", Progress(len(written), plan.written_rows, skill.skill))
+    examples = [e for e, _ in written]
+    rejected = loop.grader.check_gold(examples) | leaks(examples, loop.held_out())
+    kept = [(e, skill) for e, skill in written if e.id not in rejected]
+    dropped = [
+        DroppedRow(example_id=e.id, skill=skill, origin="written", reason=rejected[e.id])
+        for e, skill in written
+        if e.id in rejected
+    ]
+    labels = sorted(loop.teacher.label([e for e, _ in kept], loop.catalogue), key=lambda r: r.example_id)
+    return sorted(kept, key=lambda pair: pair[0].id), labels, dropped
+
+
+def train(loop: Loop, state: State) -> State:
+    """A fresh LoRA adapter on the base, trained on the round's training set."""
+    round_ = state["round"]
+    built = loop.run.round_stage(round_, "build")
+    plan = loop.plan(round_)
+    settings = TrainingSettings(learning_rate=plan.learning_rate, epochs=plan.epochs, seed=plan.seed)
+    inputs = stage_inputs(loop, built) | {
+        "base": loop.base_hash,
+        "settings": list(settings),
+        "prompt": loop.prompt.hash,
+    }
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        for unfinished in folder.iterdir():
+            if unfinished.is_dir():  # an adapter of an attempt that did not finish: nothing says it is whole
+                shutil.rmtree(unfinished)
+        rows = read_records(built / "training_set.jsonl", TrainingRow)
+        draft = folder / "draft"
+        what = f"training round {round_}"
+        result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
+        files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
+        rows_hash = file_hash(built / "training_set.jsonl")
+        adapter = Adapter(
+            name=f"{loop.name}-r{round_:02d}-{content_id([files, rows_hash], 8)}",
+            run=loop.name,
+            round=round_,
+            base=loop.student.base_name,
+            base_hash=loop.base_hash,
+            files=files,
+            training_set_hash=rows_hash,
+            rows=len(rows) - len(result.dropped),
+            training_tokens=result.training_tokens,
+            target_tokens=result.target_tokens,
+            steps=result.steps,
+            first_loss=result.losses[0],
+            last_loss=result.losses[-1],
+        )
+        draft.rename(folder / adapter.name)
+        by_id = {row.id: row for row in rows}
+        write_records(
+            folder / "dropped.jsonl", [_too_long(by_id[i], loop.config.training.max_length) for i in result.dropped]
+        )
+        write_json(folder / "losses.json", {"schema_version": 1, "losses": result.losses})
+        write_record(folder / "adapter.json", adapter)
+        return {"candidate": adapter.name}
+
+    return loop.stage(loop.run.round_stage(round_, "train"), inputs, work)
+
+
+def _too_long(row: TrainingRow, limit: int) -> DroppedRow:
+    reason = f"longer than training.max_length = {limit} tokens"
+    return DroppedRow(example_id=row.example_id, skill=row.skill, origin=row.origin, reason=reason)

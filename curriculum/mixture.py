@@ -1,0 +1,245 @@
+"""The mixture of a round's training set: shares of skills, integer budgets, draws from the pool, final rows.
+
+Takes the approved plan, the pool with its labels, written examples and the rows of accepted rounds; returns
+training rows with their provenance. Everything is exact, seeded and independent of the order of rows. Writes
+no examples and decides no budget: teacher and plan do.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fractions import Fraction
+from math import floor
+from typing import NamedTuple, TypeVar
+
+from curriculum.records import Example, Origin, RoundPlan, SkillLabel, TrainingRow, content_id
+
+Key = TypeVar("Key", str, int)
+
+
+class Draw(NamedTuple):
+    """A pool example, the skill it was drawn for, and how many rows it gives."""
+
+    example_id: str
+    skill: str
+    rows: int
+
+
+class PoolDraw(NamedTuple):
+    """What was drawn from the pool, and what the cap on repeats did not allow."""
+
+    draws: tuple[Draw, ...]
+    """Sorted by skill and example."""
+    moved: dict[str, int]
+    """Skill → planned rows that its own items could not hold; they went to items of other skills."""
+    shortfall: int
+    """Planned rows that the whole pool could not hold."""
+
+
+def skill_shares(missing: Mapping[str, int], uniform_floor: float) -> dict[str, Fraction]:
+    """Each skill's share of the rows: (1 − floor)·n_s / Σn + floor / number of skills.
+
+    Exact and summing to 1. More failures of one skill, all else equal, never lower its share. With no
+    failures at all the shares are even.
+
+    Args:
+        missing: skill → how often it was missing, n_s; at least one skill.
+        uniform_floor: from 0 to 1.
+
+    Source: He et al. 2025 (STAT, arXiv 2510.10023), stage 3a: draws in proportion to n_s. The floor is ours.
+    """
+    total = sum(missing.values())
+    even = Fraction(1, len(missing))
+    part = Fraction(uniform_floor) if total else Fraction(1)
+    return {skill: (1 - part) * Fraction(count, total or 1) + part * even for skill, count in missing.items()}
+
+
+def stat_sel_weights(
+    draws: Mapping[str, int], pool_skills: Mapping[str, Collection[str]], k: int = 1
+) -> dict[str, Fraction]:
+    """How often each pool item is expected to be drawn: k · Σ_{s ∈ skills} n_s / |pool_s|.
+
+    With `draws` the missing counts n_s and k = 5 this is the paper's rule; with the plan's pool rows and
+    k = 1 it is what `draw_pool` does where no cap binds. Divided by their sum, the weights are a distribution.
+
+    Args:
+        draws: skill → n_s, non-negative; a skill without pool items adds nothing.
+        pool_skills: item → its distinct skills.
+        k: items drawn for each time a skill was missing.
+
+    Source: He et al. 2025 (STAT, arXiv 2510.10023), stage 3a: for each missing skill of each failed question
+    k items uniformly from the pool items of that skill; the closed form is the expectation of those draws.
+    """
+    sizes = Counter(skill for skills in pool_skills.values() for skill in skills)
+    return {
+        item: k * sum((Fraction(draws.get(skill, 0), sizes[skill]) for skill in skills), Fraction(0))
+        for item, skills in pool_skills.items()
+    }
+
+
+def apportion(weights: Mapping[Key, int | Fraction], total: int) -> dict[Key, int]:
+    """Splits `total` into integers in proportion to the weights by largest remainder; ties by key.
+
+    Each part is its quota rounded down or up. A larger weight for one key, the others unchanged, never
+    lowers its part.
+
+    Args:
+        weights: non-negative; some positive unless `total` is 0.
+        total: what the parts add up to.
+
+    Source: Balinski & Young 1982, Fair Representation (Hamilton's method).
+    """
+    if total == 0:
+        return dict.fromkeys(weights, 0)
+    whole = Fraction(sum(weights.values()))
+    quotas = {key: total * weight / whole for key, weight in weights.items()}
+    parts = {key: floor(quota) for key, quota in quotas.items()}
+    by_remainder = sorted(quotas, key=lambda key: (parts[key] - quotas[key], key))
+    for key in by_remainder[: total - sum(parts.values())]:
+        parts[key] += 1
+    return parts
+
+
+def draw_pool(
+    plan: RoundPlan,
+    pool: Iterable[Example],
+    labels: Mapping[str, SkillLabel],
+    used: Mapping[str, int],
+    max_repeats: int,
+) -> PoolDraw:
+    """Draws each skill's planned pool rows from its items, as evenly as integers allow, in seeded order.
+
+    Where no cap binds, the n items of a skill with r rows get ⌊r/n⌋ or ⌈r/n⌉ each and the totals are exact;
+    over seeds an item is drawn `stat_sel_weights` times on average. No item is used more than `max_repeats`
+    times. What a skill's items cannot hold goes to the rest of its items, then to the whole pool.
+
+    Args:
+        plan: its pool rows and seed are used.
+        pool: distinct examples; one without a label is not drawn.
+        labels: example id → label.
+        used: example id → uses in the rows of accepted rounds; 0 where absent.
+        max_repeats: most uses of one example, at least 1.
+    """
+    room = {example.id: max_repeats - used.get(example.id, 0) for example in pool if example.id in labels}
+    of_skill: defaultdict[str, list[str]] = defaultdict(list)
+    for id_ in room:
+        for skill in labels[id_].skills:
+            of_skill[skill].append(id_)
+    drawn: Counter[tuple[str, str]] = Counter()
+    moved = {}
+    for part in sorted(plan.skills, key=lambda s: s.skill):
+        dealt = _deal(_shuffled(of_skill[part.skill], plan.seed, part.skill), part.pool_rows, room)
+        drawn.update({(part.skill, id_): count for id_, count in dealt.items()})
+        if dealt.total() < part.pool_rows:
+            moved[part.skill] = part.pool_rows - dealt.total()
+    rest = _deal(_shuffled(room, plan.seed, "rest"), sum(moved.values()), room)
+    drawn.update({(min(labels[id_].skills), id_): count for id_, count in rest.items()})
+    draws = tuple(Draw(id_, skill, count) for (skill, id_), count in sorted(drawn.items()))
+    return PoolDraw(draws, moved, shortfall=sum(moved.values()) - rest.total())
+
+
+def _deal(ids: Sequence[str], rows: int, room: dict[str, int]) -> Counter[str]:
+    """Gives each item one row after another, in turns, while it has room; takes the room it uses."""
+    dealt: Counter[str] = Counter()
+    while rows and (turn := [id_ for id_ in ids if room[id_] > 0][:rows]):
+        for id_ in turn:
+            room[id_] -= 1
+        dealt.update(turn)
+        rows -= len(turn)
+    return dealt
+
+
+def _shuffled(ids: Iterable[str], *seed: int | str) -> list[str]:
+    """The ids in an order that depends on them and the seed only."""
+    return sorted(ids, key=lambda id_: content_id([*seed, id_]))
+
+
+def training_rows(
+    plan: RoundPlan,
+    draws: Iterable[Draw],
+    examples: Mapping[str, Example],
+    written: Iterable[tuple[Example, str]],
+    earlier: Sequence[TrainingRow],
+    labels: Mapping[str, SkillLabel],
+    target: Callable[[Example], str],
+    uniform_floor: float,
+) -> list[TrainingRow]:
+    """The round's training set: drawn, written and replayed rows, sorted by id.
+
+    A row's id is the hash of its first round, origin, example and repeat. Of the new rows of a skill, the
+    part that its share owes to the uniform floor is marked so; the rows are interchangeable, the seed picks.
+
+    Args:
+        plan: its round, shares, replay rows and seed are used.
+        draws: from `draw_pool`.
+        examples: example id → example, for every one drawn.
+        written: new examples, each with the skill it was written for.
+        earlier: the new rows of accepted rounds; `plan.replay_rows` of them are trained again, balanced over
+            skills, all if they fit.
+        labels: example id → label, for every example drawn or written.
+        target: what the student is taught to answer.
+        uniform_floor: the config's `plan.uniform_floor`.
+    """
+    chosen: list[tuple[Origin, Example, str]] = [
+        *(("pool", examples[draw.example_id], draw.skill) for draw in draws for _ in range(draw.rows)),
+        *(("written", example, skill) for example, skill in written),
+    ]
+    chosen.sort(key=lambda row: (row[0], row[1].id, row[2]))
+    uses = Counter(row.example_id for row in earlier)
+    rows = []
+    for origin, example, skill in chosen:
+        rows.append(_row(plan.round, origin, example, skill, uses[example.id], labels[example.id], target(example)))
+        uses[example.id] += 1
+    replayed = [_replay(row) for row in _balanced(earlier, plan.replay_rows, plan.seed)]
+    return sorted([*_with_layers(rows, plan, uniform_floor), *replayed], key=lambda row: row.id)
+
+
+def _row(
+    round_: int, origin: Origin, example: Example, skill: str, repeat: int, label: SkillLabel, target: str
+) -> TrainingRow:
+    return TrainingRow(
+        id=content_id([round_, origin, example.id, repeat]),
+        example_id=example.id,
+        round=round_,
+        origin=origin,
+        skill=skill,
+        skills=label.skills,
+        difficulty=label.difficulty,
+        repeat=repeat,
+        weight=1.0,
+        layer="missing skill share",
+        history=example.history,
+        question=example.question,
+        target=target,
+        source=example.source,
+    )
+
+
+def _replay(row: TrainingRow) -> TrainingRow:
+    id_ = content_id([row.round, "replay", row.example_id, row.repeat])
+    return row.model_copy(update={"id": id_, "origin": "replay", "layer": "replay"})
+
+
+def _balanced(rows: Iterable[TrainingRow], count: int, seed: int) -> list[TrainingRow]:
+    """At most `count` rows, as evenly over their skills as the rows allow: each skill's first, then second, …"""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for row in sorted(rows, key=lambda row: content_id([seed, row.id])):
+        ranked.append((seen[row.skill], row))
+        seen[row.skill] += 1
+    ranked.sort(key=lambda pair: pair[0])
+    return [row for _, row in ranked[:count]]
+
+
+def _with_layers(rows: Sequence[TrainingRow], plan: RoundPlan, uniform_floor: float) -> list[TrainingRow]:
+    """Marks the rows that the uniform floor put in: floor / share of each skill's; all where shares are even."""
+    shares = {part.skill: part.share for part in plan.skills if part.share > 0}
+    by_floor = uniform_floor / len(shares) if len(set(shares.values())) > 1 else 1.0
+    of_skill: defaultdict[str, list[TrainingRow]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: content_id([plan.seed, row.id])):
+        of_skill[row.skill].append(row)
+    marked = []
+    for skill, members in of_skill.items():
+        floor_rows = round(len(members) * min(1.0, by_floor / shares[skill])) if skill in shares else 0
+        marked += [row.model_copy(update={"layer": "uniform floor"}) for row in members[:floor_rows]]
+        marked += members[floor_rows:]
+    return marked

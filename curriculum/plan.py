@@ -1,0 +1,273 @@
+"""The plan of a round: how many rows each skill gets, drawn from the pool or written, or why the run stops.
+
+Takes the missing-skill profile, the history of approved plans, and what the pool and the teacher can give;
+returns a `RoundPlan`. STAT's rule: a skill's share of the rows follows how often it was missing, over a
+uniform floor. Draws no rows and calls no one; `check_edited` says whether a person's plan can be followed.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from curriculum.config import Config, PlanConfig
+from curriculum.mixture import apportion, skill_shares
+from curriculum.records import MissingSkillProfile, Rate, RoundPlan, Skill, SkillCatalogue, SkillPlan, content_id
+
+
+class PastRound(NamedTuple):
+    """An earlier round: the plan it followed, and whether its adapter was accepted."""
+
+    plan: RoundPlan
+    accepted: bool
+
+
+class _Standing(NamedTuple):
+    """Where one skill stands, and what can be given for it."""
+
+    skill: str
+    missing: int
+    accuracy: Rate
+    mastered: bool
+    in_pool: bool
+    levels: tuple[int, ...]
+    """Difficulties that can be written, easiest first; empty when none may be."""
+    missing_at: dict[int, int]
+    """Missing counts of the cells, each at the nearest level that can be written."""
+
+    @property
+    def teachable(self) -> bool:
+        return self.in_pool or bool(self.levels)
+
+
+class _Draft(Protocol):
+    """Makes the plan of this round with a learning rate and, after rollbacks, with easier or even rows."""
+
+    def __call__(self, learning_rate: float, easier: bool = False, even: bool = False) -> RoundPlan: ...
+
+
+def make_plan(
+    round_: int,
+    config: Config,
+    profile: MissingSkillProfile,
+    catalogue: SkillCatalogue,
+    pool_sizes: Mapping[str, Mapping[int, int]],
+    history: Sequence[PastRound],
+    written_levels: Mapping[str, Sequence[int]],
+    accepted_rows: int,
+) -> RoundPlan:
+    """Plans a round, or stops: on too many rollbacks in a row, nothing to teach, or every skill mastered.
+
+    The new rows add up to `plan.rows_per_round`. About `plan.write_share` of them are written, as nearly as
+    the skills allow: one without pool rows is all written, one that cannot be written is all drawn, and at a
+    share of 0 nothing is written. The learning rate goes on from the last plan. Every round has its own seed.
+
+    Args:
+        round_: from 1 on.
+        config: its `plan`, `training` and `seed` are used.
+        profile: the probe result of the current adapter, with an entry for every skill of the catalogue.
+        catalogue: the skills of the run.
+        pool_sizes: skill → difficulty → items in the pool.
+        history: every earlier round that trained, oldest first.
+        written_levels: skill → difficulties that the teacher can write.
+        accepted_rows: rows of earlier accepted rounds, for replay.
+    """
+    standings = [
+        _standing(skill, profile, config.plan, pool_sizes, written_levels)
+        for skill in sorted(catalogue.skills, key=lambda s: s.id)
+    ]
+    rollbacks = next((i for i, past in enumerate(reversed(history)) if past.accepted), len(history))
+    learning_rate = history[-1].plan.learning_rate if history else config.training.learning_rate
+    base = RoundPlan(
+        round=round_,
+        action="train",
+        replay_rows=accepted_rows if config.plan.replay_rows is None else min(accepted_rows, config.plan.replay_rows),
+        learning_rate=learning_rate,
+        epochs=config.training.epochs,
+        seed=int(content_id([config.seed, round_], 8), 16),
+    )
+    stop = _stop_reason(config.plan, standings, rollbacks)
+    if stop:
+        return base.model_copy(update={"action": "stop", "stop_reason": stop, "replay_rows": 0})
+    draft = partial(_draft, base, config.plan, standings)
+    return _after_rollback(rollbacks, history[-1].plan, draft) if rollbacks else draft(learning_rate)
+
+
+def check_edited(
+    proposed: RoundPlan,
+    edited: RoundPlan,
+    pool_sizes: Mapping[str, Mapping[int, int]],
+    catalogue: SkillCatalogue,
+    written_levels: Mapping[str, Sequence[int]],
+) -> list[str]:
+    """Every reason why an edited plan cannot be followed; empty when it can be."""
+    faults = []
+    if edited.round != proposed.round:
+        faults.append(f"round: expected {proposed.round}, got {edited.round}")
+    names = [part.skill for part in edited.skills]
+    faults += [
+        f"skill {name!r} is given {names.count(name)} times" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    known = {skill.id: skill for skill in catalogue.skills}
+    for part in edited.skills:
+        if part.skill not in known:
+            faults.append(f"skill {part.skill!r} is not in the catalogue; known: {', '.join(sorted(known))}")
+            continue
+        if part.pool_rows and not sum(pool_sizes.get(part.skill, {}).values()):
+            faults.append(f"skill {part.skill!r}: {part.pool_rows} pool rows, but the pool has none of it")
+        levels = written_levels.get(part.skill, ()) if known[part.skill].writable else ()
+        faults += _written_faults(part, levels)
+    if edited.action == "train" and edited.new_rows == 0:
+        faults.append("nothing to train: no skill has pool rows or written rows; set `action: stop` to end the run")
+    return faults
+
+
+def _written_faults(part: SkillPlan, levels: Collection[int]) -> list[str]:
+    faults = []
+    for level, rows in part.written_rows.items():
+        if rows < 0:
+            faults.append(f"skill {part.skill!r}: expected 0 or more written rows at difficulty {level}, got {rows}")
+        elif rows and level not in levels:
+            can = f"difficulties {', '.join(map(str, sorted(levels)))} only" if levels else "none of it"
+            faults.append(
+                f"skill {part.skill!r}: {rows} written rows at difficulty {level}, but the teacher writes {can}"
+            )
+    return faults
+
+
+def _standing(
+    skill: Skill,
+    profile: MissingSkillProfile,
+    config: PlanConfig,
+    pool_sizes: Mapping[str, Mapping[int, int]],
+    written_levels: Mapping[str, Sequence[int]],
+) -> _Standing:
+    overall = next(part for part in profile.skills if part.skill == skill.id)
+    may_write = skill.writable and config.write_share > 0
+    levels = tuple(sorted(written_levels.get(skill.id, ()))) if may_write else ()
+    missing_at = dict.fromkeys(levels, 0)
+    for cell in profile.cells:
+        if levels and cell.skill == skill.id and cell.difficulty is not None:
+            missing_at[_nearest(cell.difficulty, levels)] += cell.missing
+    rate = overall.accuracy.rate
+    return _Standing(
+        skill=skill.id,
+        missing=overall.missing,
+        accuracy=overall.accuracy,
+        mastered=rate is not None and rate >= config.target_rate,
+        in_pool=sum(pool_sizes.get(skill.id, {}).values()) > 0,
+        levels=levels,
+        missing_at=missing_at,
+    )
+
+
+def _nearest(difficulty: int, levels: Sequence[int]) -> int:
+    """The level nearest to a difficulty, the easier of two."""
+    return min(levels, key=lambda level: (abs(level - difficulty), level))
+
+
+def _stop_reason(config: PlanConfig, standings: Sequence[_Standing], rollbacks: int) -> str | None:
+    if rollbacks >= config.patience:
+        return f"{rollbacks} rollbacks in a row; plan.patience is {config.patience}"
+    teachable = [s for s in standings if s.teachable]
+    if not teachable:
+        return f"nothing to teach: no skill has pool rows or can be written; plan.write_share is {config.write_share:g}"
+    measured = [s for s in teachable if s.accuracy.n]
+    if measured and all(s.mastered for s in measured):
+        return f"all {len(measured)} skills measured on the probe are right in {_percent(config.target_rate)} or more"
+    return None
+
+
+def _draft(
+    base: RoundPlan,
+    config: PlanConfig,
+    standings: Sequence[_Standing],
+    learning_rate: float,
+    easier: bool = False,
+    even: bool = False,
+) -> RoundPlan:
+    uniform_floor = 1.0 if even else config.uniform_floor
+    demand = {s.skill: 0 if s.mastered else s.missing for s in standings if s.teachable}
+    shares = skill_shares(demand, uniform_floor)
+    rows = apportion(shares, config.rows_per_round)
+    written = _written(standings, rows, config)
+    by_floor = Fraction(uniform_floor) / len(shares)
+    parts = []
+    for s in standings:
+        share = shares.get(s.skill, Fraction(0))
+        levels = _by_level(s, written.get(s.skill, 0), easier)
+        parts.append(
+            SkillPlan(
+                skill=s.skill,
+                missing=s.missing,
+                share=float(share),
+                pool_rows=rows.get(s.skill, 0) - sum(levels.values()),
+                written_rows=levels,
+                reason=_reason(s, share, by_floor if demand.get(s.skill) else share),
+            )
+        )
+    return base.model_copy(update={"skills": tuple(parts), "learning_rate": learning_rate})
+
+
+def _written(standings: Sequence[_Standing], rows: Mapping[str, int], config: PlanConfig) -> dict[str, int]:
+    """How many of each skill's rows are written, so that the total is as near `write_share` as can be."""
+    write_only = {s.skill: rows[s.skill] for s in standings if s.levels and not s.in_pool}
+    either = {s.skill: rows[s.skill] for s in standings if s.levels and s.in_pool}
+    wanted = round(config.write_share * config.rows_per_round) - sum(write_only.values())
+    return write_only | apportion(either, min(max(wanted, 0), sum(either.values())))
+
+
+def _by_level(standing: _Standing, rows: int, easier: bool) -> dict[int, int]:
+    """A skill's written rows by difficulty: where it was missing, or evenly; `easier` moves each one level down."""
+    weights = standing.missing_at if any(standing.missing_at.values()) else dict.fromkeys(standing.levels, 1)
+    if easier:
+        moved = dict.fromkeys(standing.levels, 0)
+        for below, level in zip((standing.levels[:1] + standing.levels), standing.levels, strict=False):
+            moved[below] += weights[level]
+        weights = moved
+    return {level: count for level, count in apportion(weights, rows).items() if count}
+
+
+def _reason(standing: _Standing, share: Fraction, by_floor: Fraction) -> str:
+    right, n = standing.accuracy.correct, standing.accuracy.n
+    if not standing.teachable:
+        rows = "no rows: the pool has none and none may be written"
+    elif share > by_floor:
+        rows = f"{_percent(share - by_floor)} of the rows by failures, {_percent(by_floor)} by the uniform floor"
+    else:
+        rows = f"{_percent(share)} of the rows by the uniform floor"
+    if standing.levels and not standing.in_pool:
+        rows += "; all written, the pool has none"
+    if standing.mastered:
+        return f"mastered, right in {right} of {n} probe answers; {rows}"
+    answers = f"right in {right} of {n}" if n else "no probe answers need it"
+    return f"missing in {standing.missing} failed probe answers, {answers}; {rows}"
+
+
+def _after_rollback(rollbacks: int, rejected: RoundPlan, draft: _Draft) -> RoundPlan:
+    """The first rollback in a row makes written rows easier, the second halves the learning rate, the third
+    spreads rows evenly; each is kept. One that would change nothing gives way to a halved learning rate.
+    """
+    learning_rate = rejected.learning_rate
+    even = rollbacks >= 3
+    plan = draft(learning_rate, easier=True, even=even)
+    if rollbacks == 1 and _levels(plan) not in (_levels(draft(learning_rate)), _levels(rejected)):
+        changed = "written rows one difficulty level easier than the failures"
+    elif rollbacks == 3 and _rows(plan) not in (_rows(draft(learning_rate)), _rows(rejected)):
+        changed = "rows spread evenly over the skills"
+    else:
+        plan = draft(learning_rate / 2, easier=True, even=even)
+        changed = f"learning rate halved from {learning_rate:g} to {learning_rate / 2:g}"
+    return plan.model_copy(update={"changed": f"{changed}; new seed"})
+
+
+def _levels(plan: RoundPlan) -> dict[tuple[str, int], int]:
+    return {(s.skill, level): rows for s in plan.skills for level, rows in s.written_rows.items() if rows}
+
+
+def _rows(plan: RoundPlan) -> dict[str, int]:
+    return {s.skill: s.pool_rows + sum(s.written_rows.values()) for s in plan.skills}
+
+
+def _percent(share: Fraction | float) -> str:
+    return f"{100 * float(share):.1f} %"

@@ -1,0 +1,59 @@
+"""The plan of a round as YAML files: `plan.proposed.yaml`, never changed, and `plan.approved.yaml`.
+
+The approved file is a copy that a person may edit; `approved: false` at its top means that the run waits.
+What a person wrote is checked as strictly as a config.
+"""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from curriculum.errors import UserError
+from curriculum.records import Record, RoundPlan
+from curriculum.rundir import write_atomic
+
+_HEADER = """\
+# The plan of round {round}. Edit what is under `plan`, then set `approved: true`, fill in `by` and `reason`,
+# and go on with: tutelage resume RUN
+"""
+
+
+class PlanApproval(Record):
+    """A plan with the decision on it."""
+
+    approved: bool
+    by: str
+    reason: str
+    plan: RoundPlan
+
+
+def write_proposed(path: Path, plan: RoundPlan) -> None:
+    """Writes the plan as the controller made it."""
+    write_atomic(path, yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100))
+
+
+def read_proposed(path: Path) -> RoundPlan:
+    """Reads a plan that this program wrote."""
+    return RoundPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def write_approval(path: Path, approval: PlanApproval) -> None:
+    """Writes the approval file, with a note on how to use it."""
+    text = yaml.safe_dump(approval.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    write_atomic(path, _HEADER.format(round=approval.plan.round) + text)
+
+
+def read_approval(path: Path) -> PlanApproval:
+    """Reads an approval file that a person may have edited.
+
+    Raises:
+        UserError: it is not YAML or not a plan; every fault is listed.
+    """
+    try:
+        return PlanApproval.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        faults = [f"  `{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors()]
+        raise UserError(f"{path}: the plan cannot be used; mend it and resume:\n" + "\n".join(faults)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected YAML as written by the run, got: {error}") from None

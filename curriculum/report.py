@@ -1,0 +1,180 @@
+"""The report of a run: the published schema of `report.json`, and the times that go beside it.
+
+A report holds no times, so a run that was killed and resumed has the same bytes; times are `Timings`, for
+the views only. `report_build` gathers a report from records; `report_html` and `report_text` show it.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from curriculum.records import (
+    Change,
+    GateDecision,
+    GateSkill,
+    Origin,
+    Part,
+    Rate,
+    Record,
+    RoundPlan,
+    SkillProfile,
+    Verdict,
+    VerdictCounts,
+)
+from curriculum.rundir import read_json
+
+
+class ArmRates(Part):
+    """One rate for each arm of the final test."""
+
+    base: Rate
+    base_few_shot: Rate
+    adapter: Rate
+
+
+class ArmVerdicts(Part):
+    """The verdicts of each arm of the final test."""
+
+    base: VerdictCounts
+    base_few_shot: VerdictCounts
+    adapter: VerdictCounts
+
+
+class FinalReport(Part):
+    """The final test: the base, the base prompted with examples, and the last accepted adapter."""
+
+    adapter_name: str = Field(description="the last accepted adapter, or `base` when none was accepted")
+    base: Rate = Field(description="by the lenient extraction, as all rates but `strict`")
+    base_few_shot: Rate
+    adapter: Rate
+    strict: ArmRates = Field(description="the same answers by the strict extraction")
+    change: Change = Field(description="adapter − base on the same items")
+    change_few_shot: Change = Field(description="adapter − base prompted with examples on the same items")
+    format_share: float | None = Field(
+        description="gain over the base by the strict extraction minus the gain by the lenient one, in shares of 1: "
+        "what learning the answer format alone bought. The gain by the lenient extraction does not contain it"
+    )
+    verdicts: ArmVerdicts
+    skills: tuple[GateSkill, ...] = Field(description="base and adapter on the final split, one a skill")
+    opened: str = Field(description="for whom the final split was opened, and where every opening is logged")
+
+
+class ProbeReport(Part):
+    """What the current adapter could not do on the probe split, before this round's teaching."""
+
+    adapter: str
+    overall: Rate
+    verdicts: VerdictCounts
+    skills: tuple[SkillProfile, ...]
+
+
+class MixtureCell(Part):
+    """How many training rows of one skill, origin and difficulty a round was trained on."""
+
+    skill: str
+    origin: Origin
+    difficulty: int
+    rows: int
+
+
+class DroppedCount(Part):
+    """How many candidate rows of one origin were not trained on for one reason."""
+
+    origin: Origin
+    reason: str
+    rows: int
+
+
+class TrainingReport(Part):
+    """One training: its size and its loss curve."""
+
+    rows: int
+    training_tokens: int
+    target_tokens: int
+    steps: int
+    losses: tuple[float, ...] = Field(description="one an optimizer step")
+
+
+class FailureReport(Part):
+    """One failed probe answer with its diagnosis; long texts are cut."""
+
+    example_id: str
+    skills: tuple[str, ...]
+    difficulty: int
+    question: str
+    answer: str
+    gold: str
+    extracted: str | None
+    verdict: Verdict
+    missing_skills: tuple[str, ...]
+    diagnosis: str
+
+
+class RoundReport(GateDecision):
+    """A round: its gate decision with the evidence, and what led to the candidate.
+
+    `before`, `after` and `skills` are on the gate split, which selected the adapter: see `final` for rates
+    on items that selected nothing.
+    """
+
+    verdicts_before: VerdictCounts = Field(description="of the current adapter on the gate split")
+    verdicts_after: VerdictCounts | None = Field(description="of the candidate on the gate split")
+    probe: ProbeReport | None
+    plan: RoundPlan | None
+    mixture: tuple[MixtureCell, ...]
+    dropped: tuple[DroppedCount, ...]
+    training: TrainingReport | None
+    failures: tuple[FailureReport, ...]
+
+
+class RunReport(Record):
+    """`report.json`: everything a run found out, without times."""
+
+    run: str
+    status: Literal["finished", "stopped", "running"]
+    stop_reason: str | None
+    base: str
+    base_hash: str
+    teacher: str
+    data: str = Field(description="where the examples come from")
+    split_sizes: dict[str, int] = Field(description="split → items")
+    config_hash: str
+    tutelage_version: str
+    git_commit: str | None
+    notes: tuple[str, ...] = Field(description="what a reader must know of the base, the teacher or the data")
+    final: FinalReport | None
+    rounds: tuple[RoundReport, ...]
+
+
+class StageTiming(Part):
+    """What one stage took."""
+
+    stage: str
+    round: int | None = Field(description="none for stages that a run does once")
+    seconds: float
+    tokens: int | None = None
+
+
+class Timings(Part):
+    """What every finished stage took; never part of a report's bytes."""
+
+    stages: tuple[StageTiming, ...] = ()
+
+
+def read_timings(run: Path) -> Timings:
+    """Reads every `timing.json` under a run's folder (`seconds`, and `tokens` if it has them), sorted by path."""
+    stages = []
+    for path in sorted(run.rglob("timing.json")):
+        *folders, _ = path.relative_to(run).parts
+        in_round = folders[0].startswith("round_")
+        measured = read_json(path)
+        stages.append(
+            StageTiming(
+                stage=" / ".join(folders[1:] if in_round else folders),
+                round=int(folders[0].removeprefix("round_")) if in_round else None,
+                seconds=measured["seconds"],
+                tokens=measured.get("tokens"),
+            )
+        )
+    return Timings(stages=tuple(stages))

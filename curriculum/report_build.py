@@ -1,0 +1,201 @@
+"""Gathers the report of a round and of the final test from the records that the stages wrote.
+
+Pure functions from records to `RoundReport` and `FinalReport`; long texts are cut, rows are counted, a few
+failures are chosen to show. Reads no file and decides nothing.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from curriculum.gate import answered_right, skill_changes
+from curriculum.records import (
+    Adapter,
+    Diagnosis,
+    DroppedRow,
+    Example,
+    GateDecision,
+    Grade,
+    MissingSkillProfile,
+    Rate,
+    RoundPlan,
+    SkillLabel,
+    StudentAnswer,
+    TrainingRow,
+    Verdict,
+    VerdictCounts,
+)
+from curriculum.report import (
+    ArmRates,
+    ArmVerdicts,
+    DroppedCount,
+    FailureReport,
+    FinalReport,
+    MixtureCell,
+    ProbeReport,
+    RoundReport,
+    TrainingReport,
+)
+from curriculum.statistics import paired_change, wilson
+
+MAX_FAILURES = 8
+"""Failures shown for each round."""
+
+MAX_CHARACTERS = 600
+"""Characters shown of a question, an answer or a reason."""
+
+
+class RoundRecords(NamedTuple):
+    """What the stages of one round wrote. Round 0 has no more than a decision and the grades behind it."""
+
+    decision: GateDecision
+    grades_before: Sequence[Grade]
+    grades_after: Sequence[Grade] = ()
+    profile: MissingSkillProfile | None = None
+    probe_answers: Sequence[StudentAnswer] = ()
+    probe_grades: Sequence[Grade] = ()
+    diagnoses: Sequence[Diagnosis] = ()
+    plan: RoundPlan | None = None
+    rows: Sequence[TrainingRow] = ()
+    dropped: Sequence[DroppedRow] = ()
+    adapter: Adapter | None = None
+    losses: Sequence[float] = ()
+
+
+def round_report(
+    records: RoundRecords, examples: Mapping[str, Example], labels: Mapping[str, SkillLabel]
+) -> RoundReport:
+    """Gathers a round's report.
+
+    Args:
+        records: the round's own records.
+        examples: example id → example, for every probe item.
+        labels: example id → label, for every probe item.
+    """
+    return RoundReport(
+        **dict(records.decision),
+        verdicts_before=verdict_counts(records.grades_before),
+        verdicts_after=verdict_counts(records.grades_after) if records.decision.candidate else None,
+        probe=_probe(records.profile) if records.profile else None,
+        plan=records.plan,
+        mixture=_mixture(records.rows),
+        dropped=_dropped(records.dropped),
+        training=_training(records.adapter, records.losses) if records.adapter else None,
+        failures=_failures(records, examples, labels),
+    )
+
+
+def final_report(
+    labels: Mapping[str, SkillLabel],
+    grades_base: Sequence[Grade],
+    grades_few_shot: Sequence[Grade],
+    grades_adapter: Sequence[Grade],
+    adapter_name: str,
+    opened: str,
+) -> FinalReport:
+    """Gathers the report of the final test from the grades of its three arms, one grade an item.
+
+    Without an accepted adapter pass the base's grades as the adapter's, and the name `base`.
+    """
+    base, few_shot, adapter = (answered_right(g) for g in (grades_base, grades_few_shot, grades_adapter))
+    strict = [_strictly_right(g) for g in (grades_base, grades_few_shot, grades_adapter)]
+    change, strict_change = paired_change(base, adapter), paired_change(strict[0], strict[2])
+    both = base.keys() & adapter.keys()
+    return FinalReport(
+        adapter_name=adapter_name,
+        base=_rate(base),
+        base_few_shot=_rate(few_shot),
+        adapter=_rate(adapter),
+        strict=ArmRates(base=_rate(strict[0]), base_few_shot=_rate(strict[1]), adapter=_rate(strict[2])),
+        change=change,
+        change_few_shot=paired_change(few_shot, adapter),
+        format_share=_difference(strict_change.change, change.change),
+        verdicts=ArmVerdicts(
+            base=verdict_counts(grades_base),
+            base_few_shot=verdict_counts(grades_few_shot),
+            adapter=verdict_counts(grades_adapter),
+        ),
+        skills=skill_changes({i: base[i] for i in both}, {i: adapter[i] for i in both}, labels),
+        opened=opened,
+    )
+
+
+def verdict_counts(grades: Sequence[Grade]) -> VerdictCounts:
+    """How many grades have each verdict."""
+    return VerdictCounts(**Counter(g.verdict.value for g in grades))
+
+
+def _rate(right: Mapping[str, bool]) -> Rate:
+    return wilson(sum(right.values()), len(right))
+
+
+def _strictly_right(grades: Sequence[Grade]) -> dict[str, bool]:
+    return {g.example_id: g.strict_verdict is Verdict.CORRECT for g in grades if g.verdict is not Verdict.FAILED}
+
+
+def _difference(strict_gain: float | None, lenient_gain: float | None) -> float | None:
+    return None if strict_gain is None or lenient_gain is None else strict_gain - lenient_gain
+
+
+def _probe(profile: MissingSkillProfile) -> ProbeReport:
+    return ProbeReport(adapter=profile.adapter, overall=profile.overall, verdicts=profile.counts, skills=profile.skills)
+
+
+def _mixture(rows: Sequence[TrainingRow]) -> tuple[MixtureCell, ...]:
+    cells = Counter((row.skill, row.origin, row.difficulty) for row in rows)
+    return tuple(MixtureCell(skill=s, origin=o, difficulty=d, rows=n) for (s, o, d), n in sorted(cells.items()))
+
+
+def _dropped(rows: Sequence[DroppedRow]) -> tuple[DroppedCount, ...]:
+    reasons = Counter((row.origin, cut(row.reason)) for row in rows)
+    return tuple(DroppedCount(origin=o, reason=r, rows=n) for (o, r), n in sorted(reasons.items()))
+
+
+def _training(adapter: Adapter, losses: Sequence[float]) -> TrainingReport:
+    return TrainingReport(
+        rows=adapter.rows,
+        training_tokens=adapter.training_tokens,
+        target_tokens=adapter.target_tokens,
+        steps=adapter.steps,
+        losses=tuple(losses),
+    )
+
+
+def _failures(
+    records: RoundRecords, examples: Mapping[str, Example], labels: Mapping[str, SkillLabel]
+) -> tuple[FailureReport, ...]:
+    answers = {answer.id: answer for answer in records.probe_answers}
+    grades = {grade.answer_id: grade for grade in records.probe_grades}
+    return tuple(
+        FailureReport(
+            example_id=d.example_id,
+            skills=labels[d.example_id].skills,
+            difficulty=labels[d.example_id].difficulty,
+            question=cut(examples[d.example_id].question),
+            answer=cut(answers[d.answer_id].text),
+            gold=cut(examples[d.example_id].gold),
+            extracted=None if (found := grades[d.answer_id].extracted) is None else cut(found),
+            verdict=grades[d.answer_id].verdict,
+            missing_skills=d.missing_skills,
+            diagnosis=cut(d.reason),
+        )
+        for d in _spread(records.diagnoses)
+    )
+
+
+def _spread(diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """A few diagnoses, one of each missing skill before a second of any, those most often missing first."""
+    by_skill: dict[str, list[Diagnosis]] = defaultdict(list)
+    for diagnosis in sorted(diagnoses, key=lambda d: d.example_id):
+        by_skill[diagnosis.missing_skills[0]].append(diagnosis)
+    ranked = [
+        (place, -len(of_skill), skill, diagnosis)
+        for skill, of_skill in by_skill.items()
+        for place, diagnosis in enumerate(of_skill)
+    ]
+    return [diagnosis for *_, diagnosis in sorted(ranked, key=lambda r: r[:3])[:MAX_FAILURES]]
+
+
+def cut(text: str) -> str:
+    """The beginning of a text, with an ellipsis where it was cut."""
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " …"

@@ -1,0 +1,153 @@
+"""The report as Markdown and in the terminal.
+
+Takes a report and its times; returns Markdown text, or a renderable for a rich console. Whatever came from
+data, students or teachers is escaped for the medium: no raw HTML, no images, no control sequences, no markup.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from curriculum import report_words as words
+from curriculum.errors import UserError
+from curriculum.records import GateSkill
+from curriculum.report import RoundReport, RunReport, Timings
+
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!:@])")
+"""Characters that start something in Markdown in the middle of a line; no value stands at a line's start."""
+
+
+def render_markdown(report: RunReport, timings: Timings) -> str:
+    """The whole report as one Markdown document."""
+    environment = Environment(
+        loader=PackageLoader("curriculum"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_escape_value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["fenced"] = fenced
+    return environment.get_template("report.md.jinja").render(report=report, timings=timings, words=words)
+
+
+def _escape_value(value: Any) -> Markup:
+    """Marks the escaped text as safe, so that jinja2's escaping for HTML leaves it alone."""
+    return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
+
+
+def escape_markdown(text: str) -> str:
+    """The text as it reads inside a line or a table cell: hidden characters shown, line breaks as spaces."""
+    return MARKDOWN_SPECIAL.sub(r"\\\1", words.visible(" ".join(text.split())))
+
+
+def fenced(text: str) -> Markup:
+    """The text as a code block, whose fence is longer than any run of backticks in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}text\n{words.visible(text)}\n{fence}")
+
+
+def print_terminal(report: RunReport, timings: Timings, round_: int | None = None) -> None:
+    """Prints what `render_terminal` returns; lines are as wide as the terminal."""
+    Console(highlight=False).print(render_terminal(report, timings, round_))
+
+
+def render_terminal(report: RunReport, timings: Timings, round_: int | None = None) -> RenderableType:
+    """What the terminal shows: the verdict, rounds and skills, or one round in full.
+
+    Raises:
+        UserError: the run has no such round.
+    """
+    if round_ is not None:
+        chosen = [r for r in report.rounds if r.round == round_]
+        if not chosen:
+            known = ", ".join(str(r.round) for r in report.rounds) or "none yet"
+            raise UserError(f"run {report.run}: expected one of its rounds ({known}), got --round {round_}")
+        return _one_round(report, chosen[0], timings)
+    parts: list[RenderableType] = [_text(words.headline(report), "bold")]
+    parts += [_text(note, "dim") for note in report.notes]
+    if report.stop_reason:
+        parts.append(_text(f"The run stopped: {report.stop_reason}"))
+    parts.append(_rounds_table(report.rounds))
+    if report.final:
+        parts.append(_skill_table("Skills on the final split, base → adapter", report.final.skills))
+        parts.append(_text(words.format_words(report.final)))
+    elif report.rounds:
+        last = report.rounds[-1]
+        parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))
+    if timings.stages:
+        parts.append(_text(f"Time in all stages: {words.duration(sum(t.seconds for t in timings.stages))}", "dim"))
+    return Group(*parts)
+
+
+def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> RenderableType:
+    parts: list[RenderableType] = [
+        _text(f"Round {round_.round}: {words.decision_words(round_)}. {round_.reason}.", "bold"),
+        _text(round_.rule, "dim"),
+        _skill_table("Skills on the gate split (selected on)", round_.skills),
+    ]
+    if round_.plan and round_.plan.changed:
+        parts.append(_text(f"Changed after the rollback: {round_.plan.changed}"))
+    if round_.probe or round_.mixture:
+        parts.append(_work_table(report, round_))
+    for failure in round_.failures:
+        found = "no answer" if failure.extracted is None else failure.extracted
+        parts.append(_text(f"\n{failure.verdict.value} · {', '.join(failure.skills)}", "bold"))
+        parts.append(_text(failure.question))
+        parts.append(_text(f"expected {failure.gold}, found {found}: {failure.diagnosis}", "dim"))
+    of_round = [t for t in timings.stages if t.round == round_.round]
+    parts += [_text(f"{t.stage}: {words.duration(t.seconds)}", "dim") for t in of_round]
+    return Group(*parts)
+
+
+def _rounds_table(rounds: Sequence[RoundReport]) -> Table:
+    table = _table(
+        "Rounds, on the gate split (selected on)", ["round", "decision", "current", "candidate", "change, p"]
+    )
+    for r in rounds:
+        change = f"{words.change_words(r.change)}, {words.p_words(r.p_value)}" if r.change else words.NONE
+        cells = [str(r.round), words.decision_words(r), words.rate_words(r.before), words.rate_words(r.after), change]
+        _add_row(table, cells)
+    return table
+
+
+def _skill_table(title: str, skills: Iterable[GateSkill]) -> Table:
+    table = _table(title, ["skill", "before", "after", "change, points", "p"])
+    for s in skills:
+        after, change = words.rate_words(s.after), words.change_words(s.change)
+        _add_row(table, [s.skill, words.rate_words(s.before), after, change, words.p_words(s.p_value)])
+    return table
+
+
+def _work_table(report: RunReport, round_: RoundReport) -> Table:
+    heads = ["skill", "probe", "missing", "pool", words.written_words(report), "replay", "by difficulty"]
+    table = _table("What was missing and what was taught, rows", heads)
+    for w in words.skill_work(round_):
+        missing = str(w.probe.missing) if w.probe else words.NONE
+        probe = words.rate_words(w.probe.accuracy if w.probe else None)
+        _add_row(table, [w.skill, probe, missing, str(w.pool), str(w.written), str(w.replay), w.difficulties])
+    return table
+
+
+def _table(title: str, heads: Sequence[str]) -> Table:
+    table = Table(title=_text(title, "bold"), title_justify="left", box=None, pad_edge=False)
+    for head in heads:
+        table.add_column(_text(head, "dim"))
+    return table
+
+
+def _add_row(table: Table, cells: Sequence[str]) -> None:
+    table.add_row(*(_text(cell) for cell in cells))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Plain text for the terminal: `Text` parses no markup, and control sequences are shown, not sent."""
+    return Text(words.visible(text), style=style)

@@ -1,0 +1,179 @@
+"""How a report's numbers and findings are worded, the same in every view.
+
+Takes values of a report and returns plain text, not escaped for any medium: each view does that. An
+unknown value is a dash, never 0; a rate is never worded without its count and interval.
+"""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from curriculum.records import Change, Rate, SkillPlan, SkillProfile, VerdictCounts
+from curriculum.report import FinalReport, RoundReport, RunReport
+
+NONE = "–"
+
+
+def visible(text: str) -> str:
+    """The text with every character that is not seen or that reorders others written as its escape.
+
+    Control, format (bidirectional marks among them), surrogate and separator characters; newline and tab stay.
+    """
+    return "".join(c if c in "\n\t" or not _hidden(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _hidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def percent(share: float | None) -> str:
+    """`0.314` → `31.4 %`."""
+    return NONE if share is None else f"{100 * share:.1f} %"
+
+
+def points(share: float | None) -> str:
+    """A difference of shares in percentage points: `-0.05` → `−5.0`."""
+    return NONE if share is None else f"{100 * share:+.1f}".replace("-", "−")
+
+
+def rate_words(rate: Rate | None) -> str:
+    """`31.4 % (132/420, 27.2–36.0)`: the share, the count and the 95 % interval in percent."""
+    if rate is None or rate.rate is None or rate.low is None or rate.high is None:
+        return NONE
+    return f"{percent(rate.rate)} ({rate.correct}/{rate.n}, {100 * rate.low:.1f}–{100 * rate.high:.1f})"
+
+
+def change_words(change: Change | None) -> str:
+    """`+5.0 (+1.2 to +8.8; 31 gained, 11 lost)`: points, the 95 % interval and the discordant items."""
+    if change is None or change.change is None:
+        return NONE
+    interval = f"{points(change.low)} to {points(change.high)}"
+    return f"{points(change.change)} ({interval}; {change.gained} gained, {change.lost} lost)"
+
+
+def p_words(p_value: float | None) -> str:
+    """A p-value with two digits."""
+    if p_value is None:
+        return NONE
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.2g}"
+
+
+def verdict_words(counts: VerdictCounts | None) -> str:
+    """`12 wrong (30.0 %), 3 unparsed (7.5 %), …` of the graded answers; `failed` is our own fault, a mere count."""
+    if counts is None or counts.graded == 0:
+        return NONE
+    named = {"wrong": counts.wrong, "unparsed": counts.unparsed, "truncated": counts.truncated}
+    return ", ".join([f"{n} {name} ({percent(n / counts.graded)})" for name, n in named.items()]) + (
+        f" of {counts.graded} answers; {counts.failed} failed on our side"
+    )
+
+
+def duration(seconds: float) -> str:
+    """`200` → `3 min 20 s`."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+def decision_words(round_: RoundReport) -> str:
+    """The decision as a reader says it."""
+    return round_.decision.replace("_", " ")
+
+
+def written_words(report: RunReport) -> str:
+    """What newly made rows are called: the offline teacher is no LLM, its rows come from a generator."""
+    return "generated" if report.teacher == "offline" else "written"
+
+
+def headline(report: RunReport) -> str:
+    """The verdict of the run in one or two sentences."""
+    taught = sum(r.candidate is not None for r in report.rounds)
+    after = f"After {taught} round{'' if taught == 1 else 's'}"
+    if report.final is None:
+        return f"{after} the final split is still closed{_gate_so_far(report.rounds)}."
+    final = report.final
+    if final.adapter_name == "base":
+        return (
+            f"{after} no adapter was accepted. The student is still the base, which answers "
+            f"{percent(final.base.rate)} of {final.base.n} final items."
+        )
+    return (
+        f"{after} the accepted adapter answers {percent(final.adapter.rate)} of {final.adapter.n} final items, the "
+        f"base {percent(final.base.rate)}, the base prompted with examples {percent(final.base_few_shot.rate)}. "
+        f"Its 95 % interval {_standing(final.adapter, final.base)} that of the base and "
+        f"{_standing(final.adapter, final.base_few_shot)} that of the base prompted with examples."
+    )
+
+
+def _gate_so_far(rounds: tuple[RoundReport, ...]) -> str:
+    if not rounds:
+        return ""
+    first, last = rounds[0].before, kept(rounds[-1])
+    return (
+        f"; on the gate split, which selects, accuracy went from {percent(first.rate)} to {percent(last.rate)} "
+        f"of {last.n} items"
+    )
+
+
+def _standing(rate: Rate, other: Rate) -> str:
+    if None in (rate.low, rate.high, other.low, other.high):
+        return "cannot be compared with"
+    if rate.low > other.high:  # type: ignore[operator]
+        return "lies above"
+    return "lies below" if rate.high < other.low else "overlaps"  # type: ignore[operator]
+
+
+def kept(round_: RoundReport) -> Rate:
+    """The gate accuracy of the adapter that a round's decision left in place."""
+    return round_.after if round_.decision == "accepted" and round_.after is not None else round_.before
+
+
+def format_words(final: FinalReport) -> str:
+    """How much of the gain over the base is the answer format alone."""
+    strict, lenient = final.strict, final.change.change
+    gain = None if lenient is None or final.format_share is None else lenient + final.format_share
+    return (
+        f"By the lenient extraction the gain over the base is {points(lenient)} points. By the strict extraction it is "
+        f"{points(gain)} (base {rate_words(strict.base)}, adapter {rate_words(strict.adapter)}): "
+        f"learning the answer format alone bought {points(final.format_share)} points, which the headline leaves out."
+    )
+
+
+class SkillWork(NamedTuple):
+    """What a round saw and did about one skill."""
+
+    skill: str
+    probe: SkillProfile | None
+    plan: SkillPlan | None
+    pool: int
+    written: int
+    replay: int
+    difficulties: str
+
+
+def skill_work(round_: RoundReport) -> list[SkillWork]:
+    """The probe result, the plan and the training rows of a round, one a skill, those most often missing first."""
+    probe = {s.skill: s for s in round_.probe.skills} if round_.probe else {}
+    plan = {s.skill: s for s in round_.plan.skills} if round_.plan else {}
+    origins: dict[str, Counter[str]] = defaultdict(Counter)
+    levels: dict[str, Counter[int]] = defaultdict(Counter)
+    for cell in round_.mixture:
+        origins[cell.skill][cell.origin] += cell.rows
+        levels[cell.skill][cell.difficulty] += cell.rows
+    work = [
+        SkillWork(
+            skill=skill,
+            probe=probe.get(skill),
+            plan=plan.get(skill),
+            pool=origins[skill]["pool"],
+            written=origins[skill]["written"],
+            replay=origins[skill]["replay"],
+            difficulties=_by_level(levels[skill].items()),
+        )
+        for skill in sorted(probe.keys() | plan.keys() | origins.keys())
+    ]
+    return sorted(work, key=lambda w: -w.probe.missing if w.probe else 0)
+
+
+def _by_level(counts: Iterable[tuple[int, int]]) -> str:
+    return ", ".join(f"{rows} × d{level}" for level, rows in sorted(counts)) or NONE

@@ -1,0 +1,69 @@
+"""A fake student, for tests of the loop: a table of accuracy per skill that rises with matching rows.
+
+It has no weights and knows the gold answers. It is named a fake wherever its numbers appear.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+
+from curriculum.records import Example, Sampling, StudentAnswer, TrainingRow, content_id
+from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
+
+ROWS_TO_HALF = 30
+"""Rows of a skill after which the fake answers half of what it could not."""
+
+
+class FakeStudent:
+    """Answers right with a chance that depends on the rows it was trained on for the example's skills."""
+
+    base_name = "fake"
+
+    def __init__(self, examples: Callable[[], Mapping[str, Example]]) -> None:
+        self._examples = examples
+
+    def base_hash(self) -> str:
+        """A constant: there are no weights."""
+        return content_id({"fake": 1}, 64)
+
+    def answer(
+        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+    ) -> Iterator[StudentAnswer]:
+        """Right when a hash of the example falls below the accuracy of its weakest skill."""
+        rows = json.loads((adapter.folder / "rows.json").read_text()) if adapter.folder else {}
+        examples = self._examples()
+        for prompt in prompts:
+            example = examples[prompt.example_id]
+            trained = min(rows.get(skill, 0) for skill in example.skills)
+            accuracy = 0.1 + 0.8 * trained / (trained + ROWS_TO_HALF)
+            luck = int(content_id({"id": example.id}, 8), 16) / 16**8
+            text = f"Answer: {example.gold}" if luck < accuracy else "Answer: no idea"
+            answer = StudentAnswer(
+                example_id=example.id,
+                adapter=adapter.name,
+                arm=prompt.arm,
+                sampling=sampling,
+                text=text,
+                finish_reason="stop",
+                prompt_tokens=len(prompt.messages[-1].content.split()),
+                completion_tokens=len(text.split()),
+            )
+            if answer.id not in finished:
+                yield answer
+
+    def train(
+        self,
+        rows: Sequence[TrainingRow],
+        settings: TrainingSettings,
+        folder: Path,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> TrainingResult:
+        """Counts the rows of each skill; the count is the adapter."""
+        folder.mkdir(parents=True)
+        counts = Counter(skill for row in rows for skill in row.skills)
+        (folder / "rows.json").write_text(json.dumps({**counts, "seed": settings.seed}, sort_keys=True))
+        progress(Progress(1, 1, "loss 1.00"))
+        tokens = sum(len(row.target.split()) for row in rows)
+        return TrainingResult(steps=1, training_tokens=tokens, target_tokens=tokens, losses=(1.0,), dropped=())

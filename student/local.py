@@ -1,0 +1,132 @@
+"""The real student: a model of this machine that answers and is trained in worker processes.
+
+Implements `student.interface.Student` from the config. Nothing of torch is loaded here; each call starts
+a worker, and a worker that fails takes nothing with it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from functools import cached_property
+from pathlib import Path
+
+from curriculum.config import StudentConfig, TrainingConfig
+from curriculum.errors import TrainingError
+from curriculum.records import Sampling, StudentAnswer, TrainingRow
+from student.base_model import base_hash, resolve_base
+from student.chat_format import prompt_messages
+from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
+from student.subprocess_job import Event, run_worker
+
+
+class LocalStudent:
+    """A base model on this machine's CPU, with the adapters it is given."""
+
+    def __init__(self, config: StudentConfig, training: TrainingConfig, system_prompt: str) -> None:
+        self.base_name = config.base
+        self._config = config
+        self._training = training
+        self._system_prompt = system_prompt
+
+    @cached_property
+    def _base(self) -> Path:
+        return resolve_base(self._config.base, self._config.revision)
+
+    @cached_property
+    def _base_hash(self) -> str:
+        return base_hash(self._base)
+
+    def base_hash(self) -> str:
+        """Hash of the base model's config, tokenizer, template and weight files."""
+        return self._base_hash
+
+    def answer(
+        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+    ) -> Iterator[StudentAnswer]:
+        """Answers every prompt whose answer id is not in `finished`, batch by batch, the longest prompts first.
+
+        Raises:
+            UserError: the base model cannot be had or used.
+            StudentError: the worker died or memory ran out.
+        """
+        blanks = {blank.id: (blank, prompt) for prompt in prompts for blank in [_blank(prompt, adapter, sampling)]}
+        if blanks.keys() <= finished:
+            return
+        job = self._job() | {
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "prompts": [
+                {"id": id_, "messages": [m.model_dump() for m in prompt.messages]}
+                for id_, (_, prompt) in blanks.items()
+            ],
+            "sampling": sampling.model_dump(),
+            "batch_size": self._config.batch_size,
+            "finished": sorted(finished),
+        }
+        for event in run_worker("student.engine_worker", job, threads=self._config.threads, log=log):
+            blank, _ = blanks[event.pop("id")]
+            yield StudentAnswer.model_validate(blank.model_dump() | event)
+
+    def train(
+        self,
+        rows: Sequence[TrainingRow],
+        settings: TrainingSettings,
+        folder: Path,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> TrainingResult:
+        """Trains a fresh LoRA adapter on the base; `folder` appears when it is complete.
+
+        Raises:
+            UserError: the base model cannot be had or used.
+            TrainingError: the loss diverged or became NaN, memory ran out, or the worker died.
+        """
+        training = self._training.model_copy(
+            update={"learning_rate": settings.learning_rate, "epochs": settings.epochs}
+        )
+        job = self._job() | {
+            "base_name": self.base_name,
+            "rows": [self._row(row) for row in rows],
+            "training": training.model_dump(),
+            "seed": settings.seed,
+            "folder": str(folder.absolute()),
+        }
+        worker = run_worker("student.train_worker", job, threads=self._config.threads, log=log, failure=TrainingError)
+        result: Event = {}
+        for event in worker:
+            if "step" in event:
+                progress(Progress(event["step"], event["total"], f"loss {event['loss']:.2f}"))
+            else:
+                result = event
+        return TrainingResult(
+            steps=result["steps"],
+            training_tokens=result["training_tokens"],
+            target_tokens=result["target_tokens"],
+            losses=tuple(result["losses"]),
+            dropped=tuple(result["dropped"]),
+        )
+
+    def _job(self) -> Event:
+        return {"base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}
+
+    def _row(self, row: TrainingRow) -> Event:
+        messages = prompt_messages(self._system_prompt, row.history, row.question)
+        return {
+            "id": row.id,
+            "messages": [m.model_dump() for m in messages],
+            "target": row.target,
+            "weight": row.weight,
+        }
+
+
+def _blank(prompt: Prompt, adapter: AdapterFiles, sampling: Sampling) -> StudentAnswer:
+    """The answer to a prompt before there is one: what its id is made of."""
+    return StudentAnswer.model_validate(
+        {
+            "example_id": prompt.example_id,
+            "adapter": adapter.name,
+            "arm": prompt.arm,
+            "sampling": sampling,
+            "text": "",
+            "finish_reason": "error",
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+        }
+    )

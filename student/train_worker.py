@@ -1,0 +1,149 @@
+"""Trains one LoRA adapter, in a process of its own: a plain loop over length-grouped batches.
+
+Takes a model folder, rows with messages, target and weight, and the training config; sends an event per
+optimizer step and one at the end; writes the adapter whole or not at all. Deterministic for a seed and a
+number of threads.
+"""
+
+import math
+import os
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from curriculum.config import TrainingConfig
+from curriculum.errors import TrainingError
+from curriculum.records import Message
+from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
+from student.lora import add_lora, draw_batches, learning_rate_factor, save_adapter, token_losses, weighted_loss
+from student.subprocess_job import Event, is_out_of_memory, serve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SMOOTHED_STEPS = 10
+DIVERGED_NATS = 2.0
+"""A training whose loss, smoothed over 10 steps, is this far above that of its first 10 has diverged."""
+
+
+class TrainingData(NamedTuple):
+    """The rows that fit, and the ids of those that are too long."""
+
+    rows: list[EncodedRow]
+    weights: list[float]
+    dropped: list[str]
+
+
+def train(job: Event) -> Iterator[Event]:
+    """Trains on a job: `base`, `base_name`, `dtype`, `threads`, `rows`, `training`, `seed`, `folder`.
+
+    Raises:
+        TrainingError: no row fits, the loss diverged or is no number, or memory ran out.
+    """
+    import torch
+
+    from student.loading import load_base
+
+    training = TrainingConfig.model_validate(job["training"])
+    base, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"])
+    data = encode_rows(tokenizer, job["rows"], training.max_length)
+    torch.manual_seed(job["seed"])
+    model = add_lora(base, training, job["base_name"])
+    losses: list[float] = []
+    try:
+        for event in fit(model, data, training, pad_id(tokenizer), job["seed"]):
+            losses.append(event["loss"])
+            yield event
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"memory ran out in training: lower training.batch_tokens ({error})") from None
+    _save_whole(model, Path(job["folder"]))
+    yield {
+        "steps": len(losses),
+        "training_tokens": training.epochs * sum(len(row.input_ids) for row in data.rows),
+        "target_tokens": training.epochs * sum(row.target_length for row in data.rows),
+        "losses": losses,
+        "dropped": data.dropped,
+    }
+
+
+def encode_rows(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max_length: int) -> TrainingData:
+    """Rows (`id`, `messages`, `target`, `weight`) as token ids."""
+    data = TrainingData([], [], [])
+    for row in rows:
+        encoded = encode_row(tokenizer, [Message.model_validate(m) for m in row["messages"]], row["target"])
+        if len(encoded.input_ids) > max_length:
+            data.dropped.append(row["id"])
+        else:
+            data.rows.append(encoded)
+            data.weights.append(row["weight"])
+    if not data.rows:
+        raise TrainingError(f"expected rows of at most training.max_length ({max_length}) tokens, got none")
+    return data
+
+
+def fit(model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed: int) -> Iterator[Event]:
+    """Trains the adapter of a model in place; yields `step`, `total` and `loss` after each optimizer step."""
+    import torch
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=training.weight_decay, fused=True)
+    generator = random.Random(seed)
+    lengths = [len(row.input_ids) for row in data.rows]
+    epochs = [draw_batches(lengths, training.batch_tokens, generator) for _ in range(training.epochs)]
+    batches = [batch for epoch in epochs for batch in epoch]
+    losses: list[float] = []
+    model.train()
+    for step, indices in enumerate(batches):
+        batch = collate([data.rows[i] for i in indices], [data.weights[i] for i in indices], pad)
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * learning_rate_factor(step, len(batches), training.warmup_share)
+        losses.append(_step(model, batch, parameters, optimizer, training.max_grad_norm))
+        stop_if_diverged(losses)
+        yield {"step": step + 1, "total": len(batches), "loss": losses[-1]}
+
+
+def _step(model: Any, batch: Batch, parameters: list[Any], optimizer: Any, max_grad_norm: float) -> float:
+    """One optimizer step; returns the mean loss of the batch's target tokens, weights aside."""
+    import torch
+
+    losses = token_losses(model, batch)
+    weighted_loss(losses, batch).backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(losses.detach().mean())
+
+
+def stop_if_diverged(losses: Sequence[float]) -> None:
+    """Ends a training that has gone wrong, given its losses so far.
+
+    Raises:
+        TrainingError: the last loss is not a number, or the loss has risen far above where it began.
+    """
+    advice = f"at step {len(losses)}: lower training.learning_rate or training.max_grad_norm"
+    if not math.isfinite(losses[-1]):
+        raise TrainingError(f"the loss became {losses[-1]} {advice}")
+    first, last = fmean(losses[:SMOOTHED_STEPS]), fmean(losses[-SMOOTHED_STEPS:])
+    if last > first + DIVERGED_NATS:
+        raise TrainingError(f"the loss rose from {first:.2f} to {last:.2f} nats a token {advice}")
+
+
+def _save_whole(model: Any, folder: Path) -> None:
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_adapter(model, temporary)
+    for file in temporary.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+if __name__ == "__main__":
+    serve(train)

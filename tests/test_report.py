@@ -1,0 +1,384 @@
+"""The report: gathered from records, true to its published schema, and harmless in every view."""
+
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import jsonschema
+import pytest
+from rich.console import Console
+
+from curriculum.config import GateConfig
+from curriculum.errors import UserError
+from curriculum.gate import baseline, decide, stopped
+from curriculum.records import (
+    Adapter,
+    Diagnosis,
+    DroppedRow,
+    Example,
+    Grade,
+    MissingSkillProfile,
+    RoundPlan,
+    Sampling,
+    SkillLabel,
+    SkillPlan,
+    SkillProfile,
+    StudentAnswer,
+    TrainingRow,
+    Verdict,
+    VerdictCounts,
+)
+from curriculum.report import RunReport, StageTiming, Timings, read_timings
+from curriculum.report_build import MAX_FAILURES, RoundRecords, final_report, round_report
+from curriculum.report_html import render_html
+from curriculum.report_text import escape_markdown, fenced, print_terminal, render_markdown, render_terminal
+from curriculum.report_words import headline, visible
+from curriculum.rundir import write_json
+from curriculum.statistics import wilson
+
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)> \" onload='x' {{ 7 * 7 }} ![x](http://evil.example/x.png) "
+    "[a](javascript:x) \x1b[2J\x1b]0;owned\x07 [red]red[/red] a|b ```` `code`\n# head\n\n```\n\u202ertl \ud800 \x00"
+)
+TIMINGS = Timings(
+    stages=(
+        StageTiming(stage="prepare", round=None, seconds=1.5),
+        StageTiming(stage="train " + HOSTILE, round=1, seconds=200.0, tokens=12345),
+    )
+)
+LABELS = {
+    f"i{n}": _label
+    for n in range(40)
+    for _label in [
+        SkillLabel(
+            example_id=f"i{n}",
+            teacher="offline",
+            prompt_hash="",
+            skills=("add",) if n < 20 else ("add", "gcd"),
+            difficulty=1 + n % 3,
+            reason="declared",
+        )
+    ]
+}
+
+
+def grades(verdicts: Sequence[Verdict], adapter: str = "base") -> list[Grade]:
+    return [
+        Grade(
+            answer_id=f"{adapter}-i{n}",
+            example_id=f"i{n}",
+            adapter=adapter,
+            grader="numeric",
+            verdict=v,
+            strict_verdict=v if n % 2 else Verdict.UNPARSED,
+            extracted=HOSTILE,
+            strict_extracted=None,
+        )
+        for n, v in enumerate(verdicts)
+    ]
+
+
+def right(count: int, of: int = 40) -> list[Verdict]:
+    return [Verdict.CORRECT if n < count else Verdict.WRONG for n in range(of)]
+
+
+def round_records(text: str) -> tuple[RoundRecords, dict[str, Example]]:
+    example = Example.make(question=text, gold=text, grader="numeric", source="test")
+    answer = StudentAnswer(
+        example_id=example.id,
+        adapter="base",
+        sampling=Sampling(max_new_tokens=8),
+        text=text * 5,
+        finish_reason="stop",
+        prompt_tokens=1,
+        completion_tokens=1,
+    )
+    probe = Grade(
+        answer_id=answer.id,
+        example_id=example.id,
+        adapter="base",
+        grader="numeric",
+        verdict=Verdict.WRONG,
+        strict_verdict=Verdict.WRONG,
+        extracted=text,
+        strict_extracted=None,
+    )
+    diagnosis = Diagnosis(
+        answer_id=answer.id,
+        example_id=example.id,
+        teacher=text,
+        prompt_hash="",
+        missing_skills=(text,),
+        error_kind="wrong",
+        reason=text,
+    )
+    counts = VerdictCounts(correct=1, wrong=2)
+    skill = SkillProfile(skill=text, difficulty=None, counts=counts, missing=2, accuracy=wilson(1, 3))
+    rows = [
+        TrainingRow(
+            id=f"r{n}",
+            example_id="e",
+            round=1,
+            origin=origin,
+            skill=text,
+            skills=(text,),
+            difficulty=2,
+            repeat=0,
+            weight=1.0,
+            layer="floor",
+            question="q",
+            target="t",
+            source="s",
+        )
+        for n, origin in enumerate(("pool", "pool", "written", "replay"))
+    ]
+    before, after = grades(right(8)), grades(right(30), "run-r01")
+    decision = decide(1, "base", text, before, after, LABELS, GateConfig())
+    plan = SkillPlan(skill=text, missing=2, share=1.0, pool_rows=2, written_rows={2: 1}, reason=text)
+    records = RoundRecords(
+        decision=decision,
+        grades_before=before,
+        grades_after=after,
+        profile=MissingSkillProfile(
+            round=1, adapter="base", overall=wilson(1, 3), counts=counts, skills=(skill,), cells=()
+        ),
+        probe_answers=[answer],
+        probe_grades=[probe],
+        diagnoses=[diagnosis],
+        plan=RoundPlan(round=1, action="train", skills=(plan,), learning_rate=1e-4, epochs=1, seed=0, changed=text),
+        rows=rows,
+        dropped=[DroppedRow(example_id="e", skill=text, origin="written", reason=text)] * 3,
+        adapter=Adapter(
+            name=text,
+            run="run",
+            round=1,
+            base="base",
+            base_hash="0",
+            files={},
+            training_set_hash="0",
+            rows=4,
+            training_tokens=100,
+            target_tokens=40,
+            steps=3,
+            first_loss=2.0,
+            last_loss=1.0,
+        ),
+        losses=[2.0, 1.5, 1.0],
+    )
+    return records, {example.id: example}
+
+
+def run_report(text: str) -> RunReport:
+    records, examples = round_records(text)
+    labels = LABELS | {i: LABELS["i0"].model_copy(update={"skills": (text,)}) for i in examples}
+    first = RoundRecords(decision=baseline(0, "base", grades(right(8)), LABELS), grades_before=grades(right(8)))
+    return RunReport(
+        run=text,
+        status="finished",
+        stop_reason=text,
+        base=text,
+        base_hash="0123",
+        teacher="offline",
+        data=text,
+        split_sizes={"final": 40},
+        config_hash="4567",
+        tutelage_version="0.1.0",
+        git_commit=None,
+        notes=(text,),
+        final=final_report(
+            LABELS, grades(right(8)), grades(right(20)), grades(right(36), "a"), text, f"opened once for {text}"
+        ),
+        rounds=(round_report(first, {}, {}), round_report(records, examples, labels)),
+    )
+
+
+@pytest.fixture(scope="module")
+def hostile() -> RunReport:
+    return run_report(HOSTILE)
+
+
+class Page(HTMLParser):
+    """Collects the elements and attributes of a page, as a browser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def terminal(report: RunReport, round_: int | None) -> str:
+    console = Console(file=StringIO(), width=200, force_terminal=True, color_system=None)
+    console.print(render_terminal(report, TIMINGS, round_))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_report_validates_against_its_own_schema(hostile: RunReport) -> None:
+    jsonschema.validate(hostile.model_dump(mode="json"), RunReport.model_json_schema())
+    assert RunReport.model_validate(hostile.model_dump(mode="json")) == hostile
+
+
+def test_schema_has_what_readers_rely_on(hostile: RunReport) -> None:
+    plain = hostile.model_dump(mode="json")
+    for arm in ("base", "base_few_shot", "adapter"):
+        assert set(plain["final"][arm]) == {"n", "correct", "rate", "low", "high"}
+    for round_ in plain["rounds"]:
+        assert isinstance(round_["decision"], str)
+        assert all({"skill", "before", "after", "change"} <= set(s) for s in round_["skills"])
+
+
+def test_report_holds_no_times() -> None:
+    text = str(RunReport.model_json_schema())
+    assert not re.search(r"seconds|duration|timestamp", text)
+
+
+def test_round_counts_rows_and_reasons() -> None:
+    records, examples = round_records("gcd")
+    made = round_report(records, examples, LABELS | dict.fromkeys(examples, LABELS["i0"]))
+    assert [(c.origin, c.rows) for c in made.mixture] == [("pool", 2), ("replay", 1), ("written", 1)]
+    assert [(d.reason, d.rows) for d in made.dropped] == [("gcd", 3)]
+    assert made.verdicts_after == VerdictCounts(correct=30, wrong=10)
+    assert made.decision == "accepted"
+    assert made.training is not None and made.training.losses == (2.0, 1.5, 1.0)
+    assert made.failures[0].answer == "gcd" * 5
+
+
+def test_failures_are_few_cut_and_spread_over_skills() -> None:
+    records, examples = round_records("x" * 2000)
+    (id_,) = examples
+    diagnoses = [
+        records.diagnoses[0].model_copy(update={"missing_skills": (skill,)}) for skill in ["add"] * 20 + ["gcd", "lcm"]
+    ]
+    made = round_report(records._replace(diagnoses=diagnoses), examples, {id_: LABELS["i0"]})
+    assert len(made.failures) == MAX_FAILURES
+    assert [f.missing_skills[0] for f in made.failures[:4]] == ["add", "gcd", "lcm", "add"]
+    assert all(len(f.question) < 700 for f in made.failures)
+
+
+def test_final_pairs_items_and_tells_format_apart() -> None:
+    failed = [Verdict.FAILED, *right(8)[1:]]
+    made = final_report(LABELS, grades(failed), grades(right(20)), grades(right(36), "a"), "a", "opened once")
+    assert (made.base.n, made.base.correct) == (39, 7)
+    assert (made.change.n, made.change.gained, made.change.lost) == (39, 28, 0)
+    # By the strict extraction only odd items can be right: 4 of 39 before, 18 of 39 after.
+    assert made.strict.adapter.correct == 18
+    assert made.format_share == pytest.approx((18 - 4) / 39 - 28 / 39)
+    assert made.verdicts.base.failed == 1
+
+
+def test_no_adapter_is_said_plainly() -> None:
+    base = grades(right(8))
+    final = final_report(LABELS, base, grades(right(9)), base, "base", "opened once")
+    report = run_report("x").model_copy(update={"final": final})
+    assert "no adapter was accepted" in headline(report)
+    assert final.change.change == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"), [(36, "lies above that of the base and lies above"), (9, "overlaps that of the base")]
+)
+def test_headline_says_whether_intervals_overlap(after: int, expected: str) -> None:
+    final = final_report(LABELS, grades(right(8)), grades(right(8)), grades(right(after), "a"), "a", "opened once")
+    assert expected in headline(run_report("x").model_copy(update={"final": final}))
+
+
+def test_html_takes_nothing_from_data_but_text(hostile: RunReport) -> None:
+    harmless, page = Page(render_html(run_report("x"), Timings())), Page(render_html(hostile, TIMINGS))
+    assert set(page.tags) == set(harmless.tags)
+    assert "script" not in page.tags and "img" not in page.tags
+    names = {name for name, _ in page.attributes}
+    assert names == {name for name, _ in harmless.attributes}
+    assert not names & {"onerror", "onload", "src", "href"}
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert not re.search("[\x00\x1b\u202e\ud800]", page.text)
+
+
+def test_html_is_self_contained(hostile: RunReport) -> None:
+    html = render_html(hostile, TIMINGS)
+    assert "default-src 'none'" in html
+    assert not re.search(r"<(link|iframe|object)|@import|url\(", html)
+
+
+def test_markdown_takes_nothing_from_data_but_text(hostile: RunReport) -> None:
+    markdown = render_markdown(hostile, TIMINGS)
+    fence, outside = "", []
+    for line in markdown.splitlines():
+        if not fence and line.startswith("```"):
+            fence = line.rstrip("tex")
+        elif fence:
+            fence = "" if line == fence else fence
+        else:
+            outside.append(line)
+    text = "\n".join(outside)
+    assert fence == ""
+    assert not re.search(r"(?<!\\)[<>]", text)
+    assert not re.search(r"(?<!\\)!\[|(?<!\\)\]\(", text)
+    assert not re.search("[\x00\x1b\u202e\ud800]", markdown)
+    assert "\n# head" not in text
+    rows = [line for line in outside if line.startswith("| ")]
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in rows]
+    harmless = [line for line in render_markdown(run_report("x"), TIMINGS).splitlines() if line.startswith("| ")]
+    assert widths == [len(re.findall(r"(?<!\\)\|", line)) for line in harmless]
+
+
+def test_markdown_escapes_stay_on_one_line() -> None:
+    assert escape_markdown("a|b\n<c> `d`") == r"a\|b \<c\> \`d\`"
+    assert fenced("````\nx").startswith("`````text\n````\nx\n`````")
+
+
+@pytest.mark.parametrize("round_", [None, 0, 1])
+def test_terminal_takes_nothing_from_data_but_text(hostile: RunReport, round_: int | None) -> None:
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal(hostile, round_))  # rich's own styles
+    assert not re.search("[\x00\x07\x1b\u202e\ud800]", shown)
+    if round_ != 0:
+        assert "[red]red[/red]" in shown
+
+
+def test_terminal_shows_counts_and_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "20.0 % (8/40, 10.5–34.8)" in terminal(run_report("x"), None)
+    print_terminal(run_report("x"), TIMINGS)
+    assert "Skills on the final split" in capsys.readouterr().out
+
+
+def test_terminal_refuses_an_unknown_round(hostile: RunReport) -> None:
+    with pytest.raises(UserError, match="rounds \\(0, 1\\), got --round 7"):
+        render_terminal(hostile, TIMINGS, 7)
+
+
+def test_a_run_without_rounds_or_final_has_every_view() -> None:
+    report = run_report("x").model_copy(update={"final": None, "rounds": (), "status": "running"})
+    assert "the final split is still closed" in render_html(report, Timings())
+    assert "the final split is still closed" in render_markdown(report, Timings())
+    assert "the final split is still closed" in terminal(report, None)
+
+
+def test_a_stopped_round_has_every_view() -> None:
+    decision = stopped(1, "base", grades(right(40)), LABELS, "every skill is mastered")
+    made = round_report(RoundRecords(decision=decision, grades_before=grades(right(40))), {}, {})
+    report = run_report("x").model_copy(update={"rounds": (made,), "status": "stopped"})
+    for view in (render_html(report, Timings()), render_markdown(report, Timings()), terminal(report, 1)):
+        assert "every skill is mastered" in view
+
+
+def test_visible_shows_what_hides() -> None:
+    assert visible("a\x1b[2J\u202eb\ud800\n\t") == "a\\x1b[2J\\u202eb\\ud800\n\t"
+
+
+def test_timings_come_from_the_stages(tmp_path: Path) -> None:
+    for folder, measured in {"prepare": {"seconds": 1.0}, "round_02/train": {"seconds": 9.5, "tokens": 7}}.items():
+        (tmp_path / folder).mkdir(parents=True)
+        write_json(tmp_path / folder / "timing.json", measured)
+    once, trained = read_timings(tmp_path).stages
+    assert (once.stage, once.round, once.seconds, once.tokens) == ("prepare", None, 1.0, None)
+    assert (trained.stage, trained.round, trained.seconds, trained.tokens) == ("train", 2, 9.5, 7)

@@ -1,0 +1,131 @@
+"""SIGKILL anywhere, then resume: the canonical files equal those of an undisturbed run, byte for byte."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import canonical_files, tutelage, write_config
+from tiny_model import make_tiny_model
+
+MOST_KILLS = 200
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A config with the fake student, and the canonical files of its undisturbed run."""
+    return undisturbed(tmp_path_factory.mktemp("fake"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The same with a tiny randomly initialised model, answered and trained for real."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return undisturbed(folder, engine="transformers", base=str(make_tiny_model(folder / "model")))
+
+
+def undisturbed(folder: Path, **student: str) -> tuple[Path, dict[str, str]]:
+    config = write_config(folder, **student)
+    done = tutelage("run", config, "--name", "run")
+    assert done.code == 0, done.err
+    files = canonical_files(folder / "run")
+    (folder / "run").rename(folder / "undisturbed")
+    return config, files
+
+
+def kill_until_done(config: Path, point: str, first: int, later: int) -> int:
+    """Kills the run each time it reaches a point, until it gets through; returns how often it was killed."""
+    run = config.parent / "run"
+    done = tutelage("run", config, "--name", "run", kill_at=(point, first))
+    kills = 0
+    while done.code:
+        assert done.code == -9, done.err
+        kills += 1
+        assert kills < MOST_KILLS
+        done = tutelage("resume", run, kill_at=(point, later))
+    return kills
+
+
+def check(config: Path, expected: dict[str, str]) -> None:
+    run = config.parent / "run"
+    found = canonical_files(run)
+    run.rename(config.parent / f"killed-{len(list(config.parent.iterdir()))}")
+    assert found == expected
+
+
+def test_killed_before_each_done_json(fake: tuple[Path, dict[str, str]]) -> None:
+    config, expected = fake
+    stages = sum(path.endswith("done.json") for path in expected)
+    # The second `done.json` of each resumed process: the first is that of the stage it was killed in.
+    assert kill_until_done(config, "done", 1, 2) == stages
+    check(config, expected)
+
+
+def test_killed_inside_journal_lines(fake: tuple[Path, dict[str, str]]) -> None:
+    config, expected = fake
+    assert kill_until_done(config, "line", 17, 23) > 5
+    check(config, expected)
+
+
+def test_killed_inside_whole_file_writes(fake: tuple[Path, dict[str, str]]) -> None:
+    config, expected = fake
+    assert kill_until_done(config, "rename", 6, 11) > 5
+    check(config, expected)
+
+
+def random_kills(config: Path, seed: int, longest: float) -> None:
+    """Kills the command line and leaves its workers to find out, after random spans of time."""
+    draw = random.Random(seed)
+    run = config.parent / "run"
+    for _ in range(MOST_KILLS):
+        start = ["resume", str(run)] if (run / "run.json").exists() else ["run", str(config), "--name", "run"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agents.cli", *start], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        longest *= 1.1  # whatever the machine, it gets through in the end
+        try:
+            _, err = process.communicate(timeout=draw.uniform(0.5, longest))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        else:
+            assert process.returncode == 0, err
+            return
+    pytest.fail("the run never finished")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_moments(fake: tuple[Path, dict[str, str]], seed: int) -> None:
+    config, expected = fake
+    random_kills(config, seed, longest=3.0)
+    check(config, expected)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("point", "first", "later"), [("done", 1, 2), ("line", 30, 50)])
+def test_a_tiny_model_killed_at_chosen_points(
+    tiny: tuple[Path, dict[str, str]], point: str, first: int, later: int
+) -> None:
+    config, expected = tiny
+    assert kill_until_done(config, point, first, later) > 5
+    check(config, expected)
+
+
+@pytest.mark.real
+def test_a_tiny_model_killed_at_random_moments(tiny: tuple[Path, dict[str, str]]) -> None:
+    config, expected = tiny
+    random_kills(config, seed=2, longest=15.0)
+    check(config, expected)
+
+
+def test_a_bad_line_inside_a_journal_is_damage_and_is_named(fake: tuple[Path, dict[str, str]]) -> None:
+    config, _ = fake
+    run = config.parent / "run"
+    assert tutelage("run", config, "--name", "run", kill_at=("line", 20)).code == -9
+    (journal,) = run.rglob("answers.journal")
+    lines = journal.read_bytes().split(b"\n")
+    journal.write_bytes(b"\n".join([lines[0], lines[1][:10], *lines[2:]]))
+    done = tutelage("resume", run)
+    run.rename(config.parent / "damaged")
+    assert done.code == 2 and f"{journal.name}:2" in done.err
