@@ -107,10 +107,12 @@ class OfflineTeacher:
             )
 
     def levels(self, skill: str) -> Sequence[int]:
-        """The levels the config gives the skill's own task."""
+        """The levels of the skill's own task, or else of the composed tasks that need it."""
         if not isinstance(self._data, GeneratorData):
             return ()
-        return sorted({level.difficulty for level in self._data.tasks.get(skill, ())})
+        tasks = self._data.tasks
+        names = [skill] if skill in tasks else [task for task in tasks if skill in task.split("+")]
+        return sorted({level.difficulty for name in names for level in tasks[name]})
 
     def write(self, skill: str, difficulty: int, count: int, seed: int, taken: Set[str]) -> list[Example]:
         """Fresh items from the skill's generator, right by construction."""

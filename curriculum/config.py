@@ -37,7 +37,7 @@ class Level(Section):
     """One difficulty level of a generator's task."""
 
     difficulty: int = Field(ge=1, le=5)
-    params: dict[str, int | float | str | bool | list[int] | list[str]] = Field(
+    params: dict[str, int | float | str | bool | list[int] | list[float] | list[str]] = Field(
         default_factory=dict, description="the generator's own parameters"
     )
 

@@ -19,8 +19,8 @@ from curriculum.errors import UserError
 from curriculum.records import GateSkill
 from curriculum.report import RoundReport, RunReport, Timings
 
-MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!:@])")
-"""Characters that start something in Markdown in the middle of a line; no value stands at a line's start."""
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!@]|:(?=//))")
+"""What starts something in Markdown in the middle of a line; no value stands at a line's start."""
 
 
 def render_markdown(report: RunReport, timings: Timings) -> str:
@@ -110,37 +110,38 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
 
 def _rounds_table(rounds: Sequence[RoundReport]) -> Table:
     table = _table(
-        "Rounds, on the gate split (selected on)", ["round", "decision", "current", "candidate", "change, p"]
+        "Rounds, on the gate split (selected on)", ["round", "decision", "accuracy, %", "change, points", "p"]
     )
     for r in rounds:
-        change = f"{words.change_words(r.change)}, {words.p_words(r.p_value)}" if r.change else words.NONE
-        cells = [str(r.round), words.decision_words(r), words.rate_words(r.before), words.rate_words(r.after), change]
-        _add_row(table, cells)
+        accuracy = words.rate_short(r.before if r.after is None else r.after)
+        change, p_value = words.change_short(r.change), words.p_words(r.p_value)
+        _add_row(table, [str(r.round), words.decision_words(r), accuracy, change, p_value])
     return table
 
 
 def _skill_table(title: str, skills: Iterable[GateSkill]) -> Table:
-    table = _table(title, ["skill", "before", "after", "change, points", "p"])
+    table = _table(title, ["skill", "before, %", "after, %", "change, points", "p"])
     for s in skills:
-        after, change = words.rate_words(s.after), words.change_words(s.change)
-        _add_row(table, [s.skill, words.rate_words(s.before), after, change, words.p_words(s.p_value)])
+        before, after, change = words.rate_short(s.before), words.rate_short(s.after), words.change_short(s.change)
+        _add_row(table, [s.skill, before, after, change, words.p_words(s.p_value)])
     return table
 
 
 def _work_table(report: RunReport, round_: RoundReport) -> Table:
-    heads = ["skill", "probe", "missing", "pool", words.written_words(report), "replay", "by difficulty"]
+    heads = ["skill", "probe, %", "missing", "pool", words.written_words(report), "replay"]
     table = _table("What was missing and what was taught, rows", heads)
     for w in words.skill_work(round_):
         missing = str(w.probe.missing) if w.probe else words.NONE
-        probe = words.rate_words(w.probe.accuracy if w.probe else None)
-        _add_row(table, [w.skill, probe, missing, str(w.pool), str(w.written), str(w.replay), w.difficulties])
+        probe = words.rate_short(w.probe.accuracy if w.probe else None)
+        _add_row(table, [w.skill, probe, missing, str(w.pool), str(w.written), str(w.replay)])
     return table
 
 
 def _table(title: str, heads: Sequence[str]) -> Table:
     table = Table(title=_text(title, "bold"), title_justify="left", box=None, pad_edge=False)
-    for head in heads:
-        table.add_column(_text(head, "dim"))
+    for place, head in enumerate(heads):
+        # Numbers stay on one line; a long name in the first column may fold.
+        table.add_column(_text(head, "dim"), overflow="fold", no_wrap=place > 0, min_width=len(head))
     return table
 
 

@@ -52,11 +52,25 @@ def change_words(change: Change | None) -> str:
     return f"{points(change.change)} ({interval}; {change.gained} gained, {change.lost} lost)"
 
 
+def rate_short(rate: Rate | None) -> str:
+    """`131/420 31.2 (27–36)`: the same in percent for a narrow table."""
+    if rate is None or rate.rate is None or rate.low is None or rate.high is None:
+        return NONE
+    return f"{rate.correct}/{rate.n} {100 * rate.rate:.1f} ({100 * rate.low:.0f}–{100 * rate.high:.0f})"
+
+
+def change_short(change: Change | None) -> str:
+    """`+5.0 (+1, +9)`: points and the 95 % interval for a narrow table."""
+    if change is None or change.change is None or change.low is None or change.high is None:
+        return NONE
+    return f"{points(change.change)} ({100 * change.low:+.0f}, {100 * change.high:+.0f})".replace("-", "−")
+
+
 def p_words(p_value: float | None) -> str:
     """A p-value with two digits."""
     if p_value is None:
         return NONE
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.2g}"
+    return "<0.001" if p_value < 0.001 else f"{p_value:.2g}"
 
 
 def verdict_words(counts: VerdictCounts | None) -> str:
@@ -100,8 +114,7 @@ def headline(report: RunReport) -> str:
     return (
         f"{after} the accepted adapter answers {percent(final.adapter.rate)} of {final.adapter.n} final items, the "
         f"base {percent(final.base.rate)}, the base prompted with examples {percent(final.base_few_shot.rate)}. "
-        f"Its 95 % interval {_standing(final.adapter, final.base)} that of the base and "
-        f"{_standing(final.adapter, final.base_few_shot)} that of the base prompted with examples."
+        f"Its 95 % interval {_standings(final)}."
     )
 
 
@@ -113,6 +126,13 @@ def _gate_so_far(rounds: tuple[RoundReport, ...]) -> str:
         f"; on the gate split, which selects, accuracy went from {percent(first.rate)} to {percent(last.rate)} "
         f"of {last.n} items"
     )
+
+
+def _standings(final: FinalReport) -> str:
+    plain, few_shot = _standing(final.adapter, final.base), _standing(final.adapter, final.base_few_shot)
+    if plain == few_shot:
+        return f"{plain} both of theirs"
+    return f"{plain} that of the base and {few_shot} that of the base prompted with examples"
 
 
 def _standing(rate: Rate, other: Rate) -> str:

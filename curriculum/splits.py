@@ -54,9 +54,10 @@ def split_examples(examples: Iterable[Example], sizes: SplitSizes, seed: int) ->
     """Drops duplicates, then gives every example a split.
 
     The held-out splits get nearly equal counts of every skill, and of every difficulty inside a skill, as
-    far as the groups allow: a group counts for its commonest skills and difficulty. A cell with few items gives at most half of them to the held-out splits together (more only when these
-    need more than half of everything). Sizes are exact where the groups allow it; a split may stay short
-    by less than the smallest group left in the pool, at most by a tenth.
+    far as the groups allow (a group counts for the skills and difficulty commonest in it). A cell with few
+    items gives at most half of them to the held-out splits together, more only when these need more than
+    half of everything. Sizes are exact where the groups allow it; a split may stay short by less than the
+    smallest group left in the pool, at most by a tenth.
 
     Raises:
         DataError: there are too few items, or the groups are too large, for the sizes.

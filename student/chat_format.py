@@ -61,11 +61,13 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Messa
 def encode_row(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], target: str) -> EncodedRow:
     """Token ids of a prompt and its target, through the end-of-turn token.
 
+    White space around the target is not taught: next to it a tokenizer may join tokens of prompt and target.
+
     Raises:
         UserError: with the answer the template gives other ids to the prompt, so it could not be masked.
     """
     prompt = encode_prompt(tokenizer, messages)
-    whole = _apply_template(tokenizer, [*messages, Message(role="assistant", content=target)], generate=False)
+    whole = _apply_template(tokenizer, [*messages, Message(role="assistant", content=target.strip())], generate=False)
     if whole[: len(prompt)] != prompt:
         raise UserError(
             f"{tokenizer.name_or_path}: expected a chat template whose text up to the answer is the same with and "

@@ -27,7 +27,7 @@ def load_base(folder: Path, dtype: str, threads: int) -> "tuple[PreTrainedModel,
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory only makes use of uninitialised values visible; nothing here reads any.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=native_dtype(dtype), use_safetensors=True, trust_remote_code=False, local_files_only=True
     )

@@ -106,7 +106,8 @@ def save_adapter(model: Any, folder: Path) -> None:
     # Python orders sets differently in each process.
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     (folder / "adapter_config.json").write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
-    weights = {name: tensor.contiguous() for name, tensor in sorted(get_peft_model_state_dict(model).items())}
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = {name: tensor.contiguous() for name, tensor in sorted(state.items())}
     file = folder / "adapter_model.safetensors"
     save_file(weights, file, metadata={"format": "pt"})
     # A server may run as another user; safetensors makes files only their owner can read.

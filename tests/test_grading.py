@@ -200,17 +200,13 @@ class TestConfinement:
         example = make_example("math", "\\frac{1}{2}")
         hostile, after = grader.grade([(example, make_answer(example, t)) for t in (text, "Answer: 0.5")])
         assert (hostile.verdict, after.verdict) == ("wrong", "correct")
+        assert "processor time" in hostile.reason
 
     def test_a_megabyte_of_brackets_costs_one_item(self, grader):
         example = make_example("math", "\\frac{1}{2}")
         texts = ("[" * (1 << 20), "\\boxed{" * (1 << 17), "Answer: 0.5")
         grades = grader.grade([(example, make_answer(example, t)) for t in texts])
         assert [g.verdict for g in grades] == ["unparsed", "unparsed", "correct"]
-
-    def test_an_answer_that_breaks_the_grader_is_wrong_with_the_reason(self, grader):
-        grade = grade_one(grader, make_example("math", "7"), HOSTILE["power tower"])
-        assert grade.verdict == "wrong"
-        assert "processor time" in grade.reason
 
     def test_an_item_whose_gold_breaks_the_grader_is_failed(self, grader):
         grade = grade_one(grader, make_example("math", "(" * 3000), "Answer: 7")
@@ -234,15 +230,7 @@ class TestConfinement:
             WorkerProcess("math", 1.0, 1 << 30).ask({"gold": "$1$", "answer": "$1$"})
         assert children() == others
 
-    def test_memory_is_limited(self):
-        worker = WorkerProcess("reasoning_gym", 5.0, 1 << 24)
-        entry = {"question": "q", "answer": "7", "metadata": {}}
-        with pytest.raises(BrokenItem):
-            worker.ask({"task": "gcd", "entry": entry, "answer": "7" * (1 << 25)})
-        assert worker.ask({"task": "gcd", "entry": entry, "answer": "7"})
-        worker.stop()
-
-    def test_no_secret_reaches_the_worker_and_it_leads_its_own_session(self, monkeypatch):
+    def test_the_worker_has_no_secret_no_network_and_its_own_session(self, monkeypatch, tmp_path):
         monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
         others = children()
         with Grader() as own:
@@ -251,19 +239,21 @@ class TestConfinement:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             limits = Path(f"/proc/{pid}/limits").read_text()
             assert os.getsid(pid) == pid
+            own_network = Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+        assert own_network == confined_attempts(1, tmp_path / "file")["own network"]
         names = {line.split(b"=")[0].decode() for line in environment.split(b"\0") if line}
         assert names <= {"PATH", "LD_LIBRARY_PATH", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}
         for limit in ("Max core file size", "Max processes", "Max file size"):
             assert re.search(rf"{limit} +0 +0 ", limits)
 
-    def test_the_confined_process_reaches_no_listener_starts_nothing_and_writes_no_file(self, tmp_path):
+    def test_the_confined_process_reaches_no_listener_starts_nothing_writes_no_file_and_is_bounded(self, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             report = confined_attempts(listener.getsockname()[1], tmp_path / "file")
             listener.setblocking(False)
             with pytest.raises(BlockingIOError):
                 listener.accept()
         assert report["socket"] == report["process"] == "PermissionError"
-        assert report["write"] == "OSError"
+        assert (report["write"], report["memory"]) == ("OSError", "MemoryError")
         if report["own network"]:
             # Without Python's help, straight to the C library: the kernel itself refuses.
             assert report["raw connect"] != 0
@@ -324,6 +314,7 @@ address = struct.pack("=HH4s8x", socket.AF_INET, socket.htons({port}), bytes([12
 report = {{
     "own network": os.readlink("/proc/self/ns/net") != before,
     "raw connect": libc.connect(libc.socket(socket.AF_INET, socket.SOCK_STREAM, 0), address, len(address)),
+    "memory": attempt(lambda: bytearray(1 << 31)),
     "socket": attempt(lambda: socket.create_connection(("127.0.0.1", {port}), timeout=5)),
     "process": attempt(lambda: subprocess.run(["true"])),
     "write": attempt(write),

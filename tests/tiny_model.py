@@ -64,7 +64,7 @@ def make_model(family: Family, vocabulary: int) -> Any:
         "initializer_range": 0.2,
     }
     configs = {
-        "llama": lambda: LlamaConfig(**sizes, tie_word_embeddings=True),
+        "llama": lambda: LlamaConfig(**sizes, tie_word_embeddings=False),
         "qwen2": lambda: Qwen2Config(**sizes, tie_word_embeddings=True),
         "gemma2": lambda: Gemma2Config(**sizes, head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=2.0),
     }
