@@ -89,7 +89,7 @@ def report(
         made = write_pages(directory, config)
         print_report(directory, made, round_)
         if json_:
-            _json_line(directory, made.status, len(made.rounds))
+            _json_line(directory, made.status, len(made.rounds) - 1)
 
 
 @app.command()
@@ -146,7 +146,7 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     made = write_pages(directory, config)
     print_report(directory, made, None)
     if json_:
-        _json_line(directory, made.status if status == "finished" else status, len(made.rounds))
+        _json_line(directory, made.status if status == "finished" else status, len(made.rounds) - 1)
     if status == "interrupted":
         raise typer.Exit(INTERRUPTED)
 

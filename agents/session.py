@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -94,14 +94,15 @@ def remove_run(run: RunDir) -> None:
 
 @contextmanager
 def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterator[Loop]:
-    """The parts of the loop, as the config names them; the grader's worker processes end with it."""
+    """The parts of the loop, as the config names them; worker processes end with it."""
     prompt = load_prompt(config.student.prompt)
-    student: Student
-    if config.student.engine == "fake":
-        student = FakeStudent(lambda: loop.examples)
-    else:
-        student = LocalStudent(config.student, config.training, prompt.text)
-    with Grader() as grader:
+    with ExitStack() as stack:
+        student: Student
+        if config.student.engine == "fake":
+            student = FakeStudent(lambda: loop.examples)
+        else:
+            student = stack.enter_context(closing(LocalStudent(config.student, config.training, prompt.text)))
+        grader = stack.enter_context(Grader())
         loop = Loop(run, config, OfflineTeacher(config), student, prompt, grader, progress, progress.say)
         yield loop
 

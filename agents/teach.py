@@ -11,7 +11,7 @@ from agents.loop import Loop, State, stage_inputs
 from curriculum.errors import DataError
 from curriculum.extraction import format_target
 from curriculum.mixture import draw_pool, training_rows
-from curriculum.records import Adapter, DroppedRow, Example, RoundPlan, SkillLabel, TrainingRow, content_id
+from curriculum.records import BASE, Adapter, DroppedRow, Example, RoundPlan, SkillLabel, TrainingRow, content_id
 from curriculum.rundir import file_hash, read_records, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
 from student.interface import Progress, TrainingSettings
@@ -88,14 +88,16 @@ def _write(loop: Loop, plan: RoundPlan) -> tuple[list[tuple[Example, str]], list
 
 
 def train(loop: Loop, state: State) -> State:
-    """A fresh LoRA adapter on the base, trained on the round's training set."""
+    """A LoRA adapter on the base, trained on the round's training set."""
     round_ = state["round"]
     built = loop.run.round_stage(round_, "build")
     plan = loop.plan(round_)
-    settings = TrainingSettings(learning_rate=plan.learning_rate, epochs=plan.epochs, seed=plan.seed)
-    inputs = stage_inputs(loop, built) | {
+    current = loop.adapter_files(state["adapter"], state["adapter_round"])
+    start = current if loop.config.training.start == "accepted" else loop.adapter_files(BASE, 0)
+    settings = TrainingSettings(plan.learning_rate, plan.epochs, plan.seed, start.folder)
+    inputs = stage_inputs(loop, built, loop.run.round_stage(round_, "approve")) | {
         "base": loop.base_hash,
-        "settings": list(settings),
+        "start": start.name,
         "prompt": loop.prompt.hash,
     }
 

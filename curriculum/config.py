@@ -105,6 +105,9 @@ class PlanConfig(Section):
 class TrainingConfig(Section):
     """LoRA supervised fine-tuning."""
 
+    start: Literal["base", "accepted"] = Field(
+        default="base", description="a fresh adapter on the base each round, or go on from the accepted adapter"
+    )
     rank: int = Field(default=16, gt=0)
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)

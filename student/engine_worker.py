@@ -5,15 +5,17 @@ done. The adapter is merged into the weights, which is faster than keeping it ap
 batches depends on the prompts alone, so an interrupted evaluation goes on to the very same answers.
 """
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
 from student.chat_format import encode_prompt, pad_id, pad_left, stop_ids
-from student.subprocess_job import Event, is_out_of_memory, serve
+from student.subprocess_job import Event, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -50,13 +52,14 @@ def answer(job: Event) -> Iterator[Event]:
         EncodedPrompt(prompt["id"], encode_prompt(tokenizer, [Message.model_validate(m) for m in prompt["messages"]]))
         for prompt in job["prompts"]
     ]
+    prefix = read_prefix(model, [p.input_ids for p in prompts])
     for index, batch in enumerate(partition(prompts, job["batch_size"])):
         wanted = [prompt for prompt in batch if prompt.id not in finished]
         if not wanted:
             continue
         generator = torch.Generator().manual_seed(sampling.seed * 1_000_003 + index)
         try:
-            texts = decode(model, [p.input_ids for p in batch], stops, pad_id(tokenizer), sampling, generator)
+            texts = decode(model, prefix, [p.input_ids for p in batch], stops, pad_id(tokenizer), sampling, generator)
         except Exception as error:
             if is_out_of_memory(error):
                 raise StudentError(f"memory ran out while answering: lower student.batch_size ({error})") from None
@@ -74,8 +77,34 @@ def partition(prompts: Sequence[EncodedPrompt], batch_size: int) -> list[list[En
     return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
 
+class Prefix(NamedTuple):
+    """What all prompts of a job begin with, read once: its length in tokens, and its keys and values."""
+
+    length: int
+    cache: Any
+
+
+def read_prefix(model: Any, prompts: Sequence[tuple[int, ...]]) -> Prefix:
+    """Reads the longest common beginning of all prompts: system text, few-shot examples.
+
+    At least one token of each prompt is left out, so that every prompt still has one to be read.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    # What the first and the last in order share, all share.
+    shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False)))
+    length = min(len(shared), min(len(ids) for ids in prompts) - 1)
+    if length:
+        with torch.inference_mode():
+            model(input_ids=torch.tensor([prompts[0][:length]]), past_key_values=cache, logits_to_keep=1)
+    return Prefix(length, cache)
+
+
 def decode(
     model: Any,
+    prefix: Prefix,
     prompts: Sequence[Sequence[int]],
     stops: Sequence[int],
     pad: int,
@@ -84,15 +113,17 @@ def decode(
 ) -> list[list[int]]:
     """The new tokens of each prompt, its stop token included; rows that stopped leave the batch."""
     import torch
-    from transformers import DynamicCache
 
     made: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts))
     stop = torch.tensor(stops)
-    ids, mask = pad_left(prompts, pad)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    ids, mask = pad_left([p[prefix.length :] for p in prompts], pad)
+    mask = torch.cat([mask.new_ones(len(prompts), prefix.length), mask], dim=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
     with torch.inference_mode():
+        cache = copy.deepcopy(prefix.cache)
+        if prefix.length:
+            cache.batch_repeat_interleave(len(prompts))
         for _ in range(sampling.max_new_tokens):
             logits = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
@@ -155,7 +186,3 @@ def _failure(prompt: EncodedPrompt, reason: str) -> Event:
         "completion_tokens": 0,
         "error": reason,
     }
-
-
-if __name__ == "__main__":
-    serve(answer)

@@ -32,6 +32,8 @@ class TrainingSettings(NamedTuple):
     learning_rate: float
     epochs: int
     seed: int
+    start: Path | None
+    """The folder of the adapter to go on from; none for a fresh one."""
 
 
 class Progress(NamedTuple):
@@ -81,7 +83,7 @@ class Student(Protocol):
         log: Path,
         progress: Callable[[Progress], None],
     ) -> TrainingResult:
-        """Trains a fresh LoRA adapter on the base and writes it into `folder`.
+        """Trains a LoRA adapter on the base, fresh or from `settings.start`, and writes it into `folder`.
 
         Raises:
             TrainingError: the loss diverged or became NaN, or memory ran out; the message says what to change.

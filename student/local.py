@@ -1,7 +1,7 @@
 """The real student: a model of this machine that answers and is trained in worker processes.
 
-Implements `student.interface.Student` from the config. Nothing of torch is loaded here; each call starts
-a worker, and a worker that fails takes nothing with it.
+Implements `student.interface.Student` from the config. Nothing of torch is loaded here; each call is a job
+of a worker process, and a job that fails takes nothing with it.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -14,7 +14,7 @@ from curriculum.records import Sampling, StudentAnswer, TrainingRow
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
-from student.subprocess_job import Event, run_worker
+from student.subprocess_job import Event, Worker
 
 
 class LocalStudent:
@@ -25,6 +25,7 @@ class LocalStudent:
         self._config = config
         self._training = training
         self._system_prompt = system_prompt
+        self._worker = Worker("student.worker", config.threads)
 
     @cached_property
     def _base(self) -> Path:
@@ -50,7 +51,7 @@ class LocalStudent:
         blanks = {blank.id: (blank, prompt) for prompt in prompts for blank in [_blank(prompt, adapter, sampling)]}
         if blanks.keys() <= finished:
             return
-        job = self._job() | {
+        job = self._job("answer") | {
             "adapter": str(adapter.folder) if adapter.folder else None,
             "prompts": [
                 {"id": id_, "messages": [m.model_dump() for m in prompt.messages]}
@@ -60,7 +61,7 @@ class LocalStudent:
             "batch_size": self._config.batch_size,
             "finished": sorted(finished),
         }
-        for event in run_worker("student.engine_worker", job, threads=self._config.threads, log=log):
+        for event in self._worker.run(job, log):
             blank, _ = blanks[event.pop("id")]
             yield StudentAnswer.model_validate(blank.model_dump() | event)
 
@@ -72,7 +73,7 @@ class LocalStudent:
         log: Path,
         progress: Callable[[Progress], None],
     ) -> TrainingResult:
-        """Trains a fresh LoRA adapter on the base; `folder` appears when it is complete.
+        """Trains a LoRA adapter on the base; `folder` appears when it is complete.
 
         Raises:
             UserError: the base model cannot be had or used.
@@ -81,16 +82,16 @@ class LocalStudent:
         training = self._training.model_copy(
             update={"learning_rate": settings.learning_rate, "epochs": settings.epochs}
         )
-        job = self._job() | {
+        job = self._job("train") | {
             "base_name": self.base_name,
             "rows": [self._row(row) for row in rows],
             "training": training.model_dump(),
             "seed": settings.seed,
+            "start": str(settings.start) if settings.start else None,
             "folder": str(folder.absolute()),
         }
-        worker = run_worker("student.train_worker", job, threads=self._config.threads, log=log, failure=TrainingError)
         result: Event = {}
-        for event in worker:
+        for event in self._worker.run(job, log, failure=TrainingError):
             if "step" in event:
                 progress(Progress(event["step"], event["total"], f"loss {event['loss']:.2f}"))
             else:
@@ -103,8 +104,12 @@ class LocalStudent:
             dropped=tuple(result["dropped"]),
         )
 
-    def _job(self) -> Event:
-        return {"base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}
+    def close(self) -> None:
+        """Ends the worker process."""
+        self._worker.close()
+
+    def _job(self, do: str) -> Event:
+        return {"do": do, "base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}
 
     def _row(self, row: TrainingRow) -> Event:
         messages = prompt_messages(self._system_prompt, row.history, row.question)

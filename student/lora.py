@@ -41,6 +41,13 @@ def add_lora(model: Any, training: TrainingConfig, base_name: str) -> Any:
     return peft_model
 
 
+def load_lora(model: Any, folder: Path) -> Any:
+    """The model with a trained LoRA, to be trained further."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder, is_trainable=True, local_files_only=True)
+
+
 def draw_batches(lengths: Sequence[int], batch_tokens: int, generator: random.Random) -> list[list[int]]:
     """One epoch: every row's index exactly once, in batches of like length and in random order.
 

@@ -1,8 +1,8 @@
 """Heavy work in a process of its own: one JSON job on stdin, one JSON line per event on stdout.
 
-`run_worker` is the parent's side, a generator of events; `serve` is the worker's. Log text goes to
-stderr, into the caller's log file. A worker sees no secret of the environment, dies with its parent and
-is killed when the generator is closed. Neither side knows what the job is.
+`Worker` is the parent's side, `serve` the worker's. Log text goes to stderr, into the caller's log file. A
+worker sees no secret of the environment, dies with its parent, and is killed when its events are no longer
+wanted. Neither side knows what the job is.
 """
 
 import json
@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from curriculum.errors import StudentError, TrainingError, UserError
 
@@ -25,46 +27,100 @@ RAISED: dict[str, type[Exception]] = {e.__name__: e for e in (UserError, Student
 LOG_END_CHARACTERS = 2000
 
 
+class Worker:
+    """A process that does one job after another, each in a fork of its own.
+
+    The libraries are loaded once, by importing the module; a job leaves nothing behind for the next one, and
+    one that fails takes nothing with it. The process starts with the first job.
+    """
+
+    def __init__(self, module: str, threads: int) -> None:
+        self._module = module
+        self._threads = threads
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, job: Event, log: Path, failure: type[StudentError] = StudentError) -> Iterator[Event]:
+        """Does a job and yields its events as they come.
+
+        Args:
+            job: plain JSON values.
+            log: file the job's stderr is appended to.
+            failure: what to raise when the job dies without saying why.
+
+        Raises:
+            StudentError: or the `failure` given, when the job died; the message ends with the end of its log.
+            UserError: when the job says so.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        start = log.stat().st_size if log.exists() else 0
+        process = self._started(log)
+        assert process.stdout is not None
+        finished = False
+        try:
+            self._send(process, {"log": str(log.absolute()), "job": job})
+            for line in process.stdout:
+                event = json.loads(line)
+                if "raise" in event:
+                    raise RAISED[event["raise"]](event["message"])
+                if "ended" in event:
+                    finished = True
+                    if event["ended"] != 0:
+                        raise failure(_death(self._module, event["ended"], log, start))
+                    return
+                yield event
+            finished = True
+            raise failure(_death(self._module, process.wait(), log, start))
+        finally:
+            if not finished:
+                self.close()
+
+    def close(self) -> None:
+        """Kills the process and the job it is doing, if any."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # what the killed process did not read
+                    pipe.close()
+        self._process = None
+
+    def _started(self, log: Path) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
+            command = [sys.executable, "-P", "-m", self._module, str(os.getpid())]
+            with log.open("ab") as stderr:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env=worker_environment(self._threads),
+                    start_new_session=True,
+                )
+        return self._process
+
+    @staticmethod
+    def _send(process: "subprocess.Popen[bytes]", order: Event) -> None:
+        assert process.stdin is not None
+        # A broken pipe: it died before it read the job; its exit status and log tell why.
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
+
+
 def run_worker(
     module: str, job: Event, *, threads: int, log: Path, failure: type[StudentError] = StudentError
 ) -> Iterator[Event]:
-    """Runs `python -m module` on a job and yields its events as they come.
-
-    Args:
-        module: a module whose main calls `serve`.
-        job: plain JSON values.
-        threads: CPU threads the worker may use.
-        log: file the worker's stderr is appended to.
-        failure: what to raise when the worker dies without saying why.
-
-    Raises:
-        StudentError: or the `failure` given, when the worker died; the message ends with the end of its log.
-        UserError: when the worker says so.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", module, str(os.getpid())]
-    with log.open("ab") as stderr:
-        start = stderr.tell()
-        worker = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=worker_environment(threads),
-            start_new_session=True,
-        )
+    """Does one job in a worker of its own; see `Worker.run`."""
+    worker = Worker(module, threads)
     try:
-        assert worker.stdin is not None and worker.stdout is not None
-        _send(worker.stdin, job)
-        for line in worker.stdout:
-            event = json.loads(line)
-            if "raise" in event:
-                raise RAISED[event["raise"]](event["message"])
-            yield event
-        if worker.wait() != 0:
-            raise failure(_death(module, worker.returncode, log, start))
+        yield from worker.run(job, log, failure)
     finally:
-        _kill(worker)
+        worker.close()
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -72,20 +128,14 @@ def worker_environment(threads: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not any(s in name.upper() for s in SECRET)}
     packages = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return kept | {
+        # A thread that waits for another must not spin: on a shared or throttled CPU it takes the other's time.
+        "GOMP_SPINCOUNT": "0",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(packages),
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
-
-
-def _send(stdin: Any, job: Event) -> None:
-    try:
-        with stdin:
-            stdin.write(json.dumps(job).encode())
-    except BrokenPipeError:
-        pass  # The worker died before it read the job; its exit status and log tell why.
 
 
 def _death(module: str, returncode: int, log: Path, start: int) -> str:
@@ -97,37 +147,53 @@ def _death(module: str, returncode: int, log: Path, start: int) -> str:
     return f"{module} {how}{hint}. The end of {log}:\n{end or '(empty)'}"
 
 
-def _kill(worker: subprocess.Popen[bytes]) -> None:
-    if worker.poll() is None:
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-    if worker.stdout is not None:
-        worker.stdout.close()
-
-
 def serve(work: Callable[[Event], Iterator[Event]]) -> NoReturn:
-    """Reads the job, does the work and prints its events; then ends this process.
+    """Reads one order a line, and does each job in a fork of this process, until there are no more.
 
-    Errors a user or the caller can act on are sent as events; any other ends the process with a traceback in the log.
+    Errors a user or the caller can act on are sent as events; any other ends the job with a traceback in its log.
     """
     threading.Thread(target=_die_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     # Libraries print to stdout; the events get a descriptor of their own.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    try:
-        for event in work(json.loads(sys.stdin.buffer.read())):
-            print(json.dumps(event), file=events, flush=True)
-    except tuple(RAISED.values()) as error:
-        print(json.dumps({"raise": type(error).__name__, "message": str(error)}), file=events, flush=True)
-    # The interpreter's own end can hang in library threads; everything is flushed.
-    sys.stderr.flush()
+    for line in sys.stdin.buffer:
+        order = json.loads(line)
+        job = os.fork()
+        if job == 0:
+            _do(work, order, events)
+        _, status = os.waitpid(job, 0)
+        _emit(events, {"ended": os.waitstatus_to_exitcode(status)})
     os._exit(0)
+
+
+def _do(work: Callable[[Event], Iterator[Event]], order: Event, events: TextIO) -> NoReturn:
+    """Does a job and ends this process."""
+    status = 1
+    try:
+        log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        for event in work(order["job"]):
+            _emit(events, event)
+        status = 0
+    except tuple(RAISED.values()) as error:
+        _emit(events, {"raise": type(error).__name__, "message": str(error)})
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # The interpreter's own end can hang in library threads; everything is flushed.
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _emit(events: TextIO, event: Event) -> None:
+    print(json.dumps(event), file=events, flush=True)
 
 
 def _die_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)  # the job too
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,8 +18,16 @@ from curriculum.config import TrainingConfig
 from curriculum.errors import TrainingError
 from curriculum.records import Message
 from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
-from student.lora import add_lora, draw_batches, learning_rate_factor, save_adapter, token_losses, weighted_loss
-from student.subprocess_job import Event, is_out_of_memory, serve
+from student.lora import (
+    add_lora,
+    draw_batches,
+    learning_rate_factor,
+    load_lora,
+    save_adapter,
+    token_losses,
+    weighted_loss,
+)
+from student.subprocess_job import Event, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +46,7 @@ class TrainingData(NamedTuple):
 
 
 def train(job: Event) -> Iterator[Event]:
-    """Trains on a job: `base`, `base_name`, `dtype`, `threads`, `rows`, `training`, `seed`, `folder`.
+    """Trains on a job: `base`, `base_name`, `dtype`, `threads`, `rows`, `training`, `seed`, `start`, `folder`.
 
     Raises:
         TrainingError: no row fits, the loss diverged or is no number, or memory ran out.
@@ -51,7 +59,7 @@ def train(job: Event) -> Iterator[Event]:
     base, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"])
     data = encode_rows(tokenizer, job["rows"], training.max_length)
     torch.manual_seed(job["seed"])
-    model = add_lora(base, training, job["base_name"])
+    model = load_lora(base, Path(job["start"])) if job["start"] else add_lora(base, training, job["base_name"])
     losses: list[float] = []
     try:
         for event in fit(model, data, training, pad_id(tokenizer), job["seed"]):
@@ -143,7 +151,3 @@ def _save_whole(model: Any, folder: Path) -> None:
             os.fsync(written.fileno())
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-
-
-if __name__ == "__main__":
-    serve(train)

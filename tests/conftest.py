@@ -1,4 +1,4 @@
-"""Settings for all tests: hypothesis without deadlines (a first import of scipy is slow), the same examples each time."""
+"""Hypothesis for all tests: the same examples each time, and no deadline (a first import of scipy is slow)."""
 
 from hypothesis import settings
 

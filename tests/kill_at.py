@@ -3,7 +3,7 @@
     python tests/kill_at.py POINT N run CONFIG …
 
 POINT is `done` (a stage's files are written, its `done.json` is not), `rename` (a whole-file write has its
-temporary file, half written) or `line` (half a journal line is written).
+temporary file, half written), `line` (half a journal line is written) or `step` (training made a step).
 """
 
 import os
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from curriculum import rundir
+from student.interface import Progress
 
 point, countdown = sys.argv[1], int(sys.argv[2])
 
@@ -57,9 +58,20 @@ elif point == "rename":
 elif point == "line":
     rundir.append_line = append_line_or_die
 else:
-    raise SystemExit(f"expected done, rename or line, got {point}")
+    assert point == "step", point
 
 from agents.cli import main  # noqa: E402  (after the patches, which its imports must see)
+from agents.progress import ProgressPrinter  # noqa: E402
+
+if point == "step":
+    show = ProgressPrinter.__call__
+
+    def show_or_die(self: ProgressPrinter, what: str, progress: Progress) -> None:
+        if what.startswith("training"):
+            die_at_zero()
+        show(self, what, progress)
+
+    ProgressPrinter.__call__ = show_or_die  # type: ignore[method-assign]
 
 sys.argv = ["tutelage", *sys.argv[3:]]
 main()

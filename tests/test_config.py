@@ -73,7 +73,8 @@ def test_a_missing_file_says_where_the_shipped_ones_are(tmp_path: Path) -> None:
 
 
 def test_writing_rows_needs_a_generator(tmp_path: Path) -> None:
-    text = "data: {kind: file, path: x.json, format: svamp, splits: {probe: 1, gate: 1, final: 1}}\nplan: {rows_per_round: 4}\n"
+    data = "{kind: file, path: x.json, format: svamp, splits: {probe: 1, gate: 1, final: 1}}"
+    text = f"data: {data}\nplan: {{rows_per_round: 4}}\n"
     with pytest.raises(ConfigError, match=r"set plan\.write_share to 0"):
         load_config(write(tmp_path, text))
     assert load_config(write(tmp_path, text), ["plan.write_share=0"]).plan.write_share == 0

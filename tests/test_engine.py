@@ -17,7 +17,7 @@ from curriculum.errors import StudentError, UserError
 from curriculum.records import Message, Sampling
 from student import engine_worker
 from student.chat_format import encode_prompt, prompt_messages
-from student.engine_worker import EncodedPrompt, choose_tokens, decode, partition
+from student.engine_worker import EncodedPrompt, choose_tokens, decode, partition, read_prefix
 from student.interface import AdapterFiles, Prompt
 from student.local import LocalStudent
 from student.lora import add_lora, save_adapter
@@ -106,7 +106,9 @@ def test_greedy_answers_are_those_of_the_library_though_rows_leave_the_batch(fam
     stops = [2, alone[0][4]]
     expected = [library_greedy(model, prompt, stops, 12) for prompt in prompts]
     assert len({len(answer) for answer in expected}) > 1
-    assert decode(model, prompts, stops, 2, GREEDY, torch.Generator()) == expected
+    prefix = read_prefix(model, prompts)
+    assert prefix.length > 0
+    assert decode(model, prefix, prompts, stops, 2, GREEDY, torch.Generator()) == expected
 
 
 def test_an_answer_tells_whether_it_ended_by_itself_and_what_it_cost(base, monkeypatch):
@@ -126,10 +128,10 @@ def test_the_adapter_changes_the_answers(base, adapter):
 
 
 def test_a_batch_that_breaks_fails_alone_and_says_why(base, monkeypatch):
-    def breaks_on_second_batch(model, prompts, *rest):
+    def breaks_on_second_batch(model, prefix, prompts, *rest):
         if len(prompts[0]) == lengths[4]:
             raise ValueError("broken")
-        return decode(model, prompts, *rest)
+        return decode(model, prefix, prompts, *rest)
 
     whole = list(engine_worker.answer(job(base)))
     lengths = [answer["prompt_tokens"] for answer in whole]

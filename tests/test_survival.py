@@ -119,6 +119,38 @@ def test_a_tiny_model_killed_at_random_moments(tiny: tuple[Path, dict[str, str]]
     check(config, expected)
 
 
+@pytest.mark.real
+def test_the_real_student_killed_inside_an_evaluation_and_inside_training(tmp_path: Path) -> None:
+    """SmolLM2 in bf16 where the machine computes in it; one small round."""
+    sizes = ["data.splits.probe=6", "data.splits.gate=6", "data.splits.final=6", "data.per_task=12"]
+    steps = ["rounds=1", "plan.rows_per_round=6", "student.batch_size=3", "training.batch_tokens=200"]
+    overrides = [part for key in [*sizes, *steps, "student.dtype=bfloat16"] for part in ("--set", key)]
+    config = write_config(tmp_path, engine="transformers", base="smollm2-135m")
+    assert tutelage("run", config, "--name", "run", *overrides).code == 0
+    expected = canonical_files(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "undisturbed")
+    assert tutelage("run", config, "--name", "run", *overrides, kill_at=("line", 5)).code == -9
+    assert len(list((tmp_path / "run").rglob("answers.journal"))) == 1
+    assert tutelage("resume", tmp_path / "run", kill_at=("step", 2)).code == -9
+    assert not (tmp_path / "run" / "round_01" / "train" / "done.json").exists()
+    assert tutelage("resume", tmp_path / "run").code == 0
+    assert canonical_files(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize("stage", ["final", "final_few_shot"])
+def test_the_final_test_interrupted_halfway_is_opened_once_more_and_ends_the_same(
+    fake: tuple[Path, dict[str, str]], stage: str
+) -> None:
+    config, expected = fake
+    run = config.parent / "run"
+    # Two adapters answered the probe and three the gate; then each opening of the final split is a line, too.
+    lines = 2 * 40 + 3 * 60 + (1 + 20 if stage == "final" else 1 + 40 + 1 + 20)
+    assert tutelage("run", config, "--name", "run", kill_at=("line", lines)).code == -9
+    assert (run / "answers" / "base" / stage / "answers.journal").exists()
+    assert tutelage("resume", run).code == 0
+    check(config, expected)
+
+
 def test_a_bad_line_inside_a_journal_is_damage_and_is_named(fake: tuple[Path, dict[str, str]]) -> None:
     config, _ = fake
     run = config.parent / "run"

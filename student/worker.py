@@ -1,0 +1,23 @@
+"""The student's worker process: answers and trains, one job after another, each in a fork of its own.
+
+Imports what every job needs before the first fork, so that it is loaded once a run.
+"""
+
+from collections.abc import Iterator
+
+import peft  # noqa: F401
+import torch  # noqa: F401
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+from student.engine_worker import answer
+from student.subprocess_job import Event, serve
+from student.train_worker import train
+
+
+def work(job: Event) -> Iterator[Event]:
+    """Does a job: `do` says which."""
+    return answer(job) if job["do"] == "answer" else train(job)
+
+
+if __name__ == "__main__":
+    serve(work)
