@@ -122,7 +122,7 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
 
     from agents.graph import run_graph
     from agents.progress import ProgressPrinter
-    from agents.reporting import print_report, write_pages
+    from agents.reporting import finished_rounds, print_report, write_pages
     from agents.session import open_loop
     from curriculum.errors import StopRequested
 
@@ -143,10 +143,14 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
             f"waiting for approval: edit {state['waiting_for']}, set `approved: true`, then: "
             f"tutelage resume {directory.path}"
         )
-    made = write_pages(directory, config)
-    print_report(directory, made, None)
+    rounds = 0
+    if finished_rounds(directory):
+        made = write_pages(directory, config)
+        print_report(directory, made, None)
+        rounds = len(made.rounds) - 1
+        status = made.status if status == "finished" else status
     if json_:
-        _json_line(directory, made.status if status == "finished" else status, len(made.rounds) - 1)
+        _json_line(directory, status, rounds)
     if status == "interrupted":
         raise typer.Exit(INTERRUPTED)
 

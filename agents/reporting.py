@@ -161,11 +161,19 @@ def write_pages(run: RunDir, config: Config) -> RunReport:
     return made
 
 
+def finished_rounds(run: RunDir) -> int:
+    """How many rounds have a report, round 0 included."""
+    count = 0
+    while (run.round_stage(count, "report") / DONE).exists():
+        count += 1
+    return count
+
+
 def gather(run: RunDir, config: Config) -> RunReport:
     """The run's report so far, from the rounds that have one."""
-    rounds: list[RoundReport] = []
-    while (run.round_stage(len(rounds), "report") / DONE).exists():
-        rounds.append(read_record(run.round_stage(len(rounds), "report") / "report.json", RoundReport))
+    rounds = [
+        read_record(run.round_stage(r, "report") / "report.json", RoundReport) for r in range(finished_rounds(run))
+    ]
     if not rounds:
         raise RunDirError(f"{run.path}: no round has finished yet. Go on with: tutelage resume {run.path}")
     facts = read_json(run.path / "run.json")

@@ -22,7 +22,7 @@ from agents.loop import Loop
 from agents.progress import ProgressPrinter
 from agents.session import open_loop, open_run
 from curriculum.gate import false_accept_rate, gate_p_value
-from curriculum.records import BASE, Sampling, TrainingRow, Verdict
+from curriculum.records import Sampling, TrainingRow, Verdict
 from curriculum.rundir import read_records
 from student.interface import AdapterFiles, TrainingSettings
 
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, run, open_loop(run, config, progress) as loop:
         right = [retrain(loop, arguments.round, 1000 + seed, Path(folder)) for seed in range(arguments.seeds)]
     n = len(right[0])
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, base {config.student.base or BASE}")
+    print(f"{platform.machine()}, Python {platform.python_version()}, base {config.student.base}")
     print("accuracy of each training:", ", ".join(f"{fmean(r):.1%}" for r in right))
     pairs = list(permutations(right, 2))
     gained = [sum(b and not a for a, b in zip(*pair, strict=True)) for pair in pairs]
@@ -69,7 +69,9 @@ def main() -> None:
         gate_p_value(g, x, n, config.gate.retrain_sd) <= config.gate.alpha for g, x in zip(gained, lost, strict=True)
     )
     print(f"two trainings disagree on {discordant:.1%} of {n} gate items")
-    print(f"standard deviation of their difference: {math.sqrt(observed):.1%} observed, {true_sd:.1%} beyond item noise")
+    print(
+        f"standard deviation of their difference: {math.sqrt(observed):.1%} observed, {true_sd:.1%} beyond item noise"
+    )
     print(f"accepted by the gate: {accepted} of {len(pairs)} ordered pairs")
     rate = false_accept_rate(n, discordant, config.gate.alpha, config.gate.retrain_sd, true_sd)
     print(f"by the formula, with that deviation: {rate:.1%} (the gate assumes {config.gate.retrain_sd:.1%})")

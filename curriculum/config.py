@@ -76,7 +76,10 @@ class StudentConfig(Section):
     engine: Literal["transformers", "fake"] = Field(
         default="transformers", description="`fake` answers from a table and trains nothing: for tests of the loop"
     )
-    prompt: str = Field(default="student_answer", description="prompt file in prompts/")
+    prompt: str = Field(
+        default="student_answer",
+        description="prompt file in prompts/: student_answer, or student_solve for worked solutions",
+    )
     max_new_tokens: int = Field(default=64, gt=0, description="tokens; enough to finish an answer")
     few_shot: int = Field(default=4, ge=0, description="examples shown to the few-shot base at the end")
     batch_size: int = Field(default=32, gt=0, description="answers decoded together")

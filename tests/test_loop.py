@@ -207,18 +207,20 @@ def test_editing_an_approved_plan_later_redoes_what_depends_on_it(finished: Path
         assert before[f"round_02/{stage}/done.json"] != after[f"round_02/{stage}/done.json"]
 
 
-def test_a_stop_is_graceful(tmp_path: Path, finished: Path) -> None:
+@pytest.mark.parametrize(("seen", "rounds"), [("examples:", 0), ("round 0", 0)])
+def test_a_stop_is_graceful(tmp_path: Path, finished: Path, seen: str, rounds: int) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "agents.cli", "run", str(write_config(tmp_path)), "--name", "run", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if "round 0" in line:
+        if seen in line:
             process.send_signal(signal.SIGTERM)
             break
     out, err = process.communicate()
     assert process.returncode == 130
-    assert json.loads(out.splitlines()[-1])["status"] == "interrupted"
+    last = json.loads(out.splitlines()[-1])
+    assert (last["status"], last["rounds"]) == ("interrupted", rounds)
     assert f"tutelage resume {run}" in err and "Traceback" not in err
     assert tutelage("resume", run).code == 0
     ours, theirs = canonical_files(run), canonical_files(finished)
