@@ -78,14 +78,15 @@ class Worker:
         """Kills the process and the job it is doing, if any."""
         if self._process is None:
             return
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):  # what the killed process did not read
-                    pipe.close()
-        self._process = None
+        process, self._process = self._process, None
+        assert process.stdin is not None and process.stdout is not None
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.read()  # ends when the job, which holds the other end, is gone, too
+        process.stdout.close()
+        with suppress(BrokenPipeError):  # what the killed process did not read
+            process.stdin.close()
 
     def _started(self, log: Path) -> "subprocess.Popen[bytes]":
         if self._process is not None and self._process.poll() is not None:

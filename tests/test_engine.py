@@ -167,6 +167,7 @@ def test_sampling_keeps_to_the_nucleus_and_to_the_probabilities():
     torch.testing.assert_close(drawn, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.02, rtol=0)
 
 
+@pytest.mark.real
 def test_the_student_answers_in_a_process_and_only_what_is_missing(base, tmp_path):
     student = LocalStudent(StudentConfig(base=str(base), dtype="float32", batch_size=2), TrainingConfig(), "sys")
     prompts = [Prompt(f"e{at}", "plain", (Message(role="user", content=q),)) for at, q in enumerate(QUESTIONS[:4])]

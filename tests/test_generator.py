@@ -62,6 +62,7 @@ for task in sorted(SAFE_TASKS - UNREPRODUCIBLE):
 """
 
 
+@pytest.mark.real
 def test_every_safe_task_gives_the_same_bytes_in_every_process_and_passes_its_own_scorer() -> None:
     from reasoning_gym import get_score_answer_fn
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from command import canonical_files, tutelage, write_config
 
+pytestmark = pytest.mark.real
 ROUND_STAGES = ["approve", "build", "diagnose", "gate", "plan", "profile", "report", "train"]
 
 

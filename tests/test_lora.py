@@ -2,11 +2,13 @@
 
 import json
 import random
+from contextlib import closing
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 
 from curriculum.config import StudentConfig, TrainingConfig
@@ -198,6 +200,7 @@ def test_a_failed_training_leaves_no_adapter(tmp_path):
         "rows": [row] * 8,
         "training": training.model_dump(),
         "seed": 0,
+        "start": None,
         "folder": str(tmp_path / "adapter"),
     }
     with pytest.raises(TrainingError, match=r"lower training\.learning_rate"):
@@ -205,6 +208,26 @@ def test_a_failed_training_leaves_no_adapter(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
+@pytest.mark.real
+def test_training_goes_on_from_an_adapter(tmp_path):
+    base = make_tiny_model(tmp_path / "tiny")
+    rows = [training_row(f"r{at}", QUESTIONS[at % 4], TARGETS[at % 4]) for at in range(4)]
+
+    def train_into(name, learning_rate, start):
+        settings = TrainingSettings(learning_rate, 1, 0, start)
+        student.train(rows, settings, tmp_path / name, tmp_path / "log", lambda _: None)
+        return load_file(tmp_path / name / "adapter_model.safetensors")
+
+    with closing(LocalStudent(StudentConfig(base=str(base), dtype="float32"), TRAINING, "Be brief.")) as student:
+        first = train_into("first", 1e-2, None)
+        hardly_moved = train_into("hardly", 1e-9, tmp_path / "first")
+        moved = train_into("moved", 1e-2, tmp_path / "first")
+    assert all(torch.allclose(first[name], hardly_moved[name], atol=1e-6) for name in first)
+    assert not any(torch.allclose(first[name], moved[name], atol=1e-6) for name in first)
+    assert json.loads((tmp_path / "moved" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+
+
+@pytest.mark.real
 def test_two_trainings_give_the_same_bytes_and_another_seed_gives_others(tmp_path):
     base = make_tiny_model(tmp_path / "tiny")
     student = LocalStudent(StudentConfig(base=str(base), dtype="float32"), TRAINING, "Be brief.")

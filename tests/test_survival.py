@@ -9,6 +9,7 @@ import pytest
 from command import canonical_files, tutelage, write_config
 from tiny_model import make_tiny_model
 
+pytestmark = pytest.mark.real
 MOST_KILLS = 200
 
 
@@ -102,7 +103,6 @@ def test_killed_at_random_moments(fake: tuple[Path, dict[str, str]], seed: int) 
     check(config, expected)
 
 
-@pytest.mark.real
 @pytest.mark.parametrize(("point", "first", "later"), [("done", 1, 2), ("line", 30, 50)])
 def test_a_tiny_model_killed_at_chosen_points(
     tiny: tuple[Path, dict[str, str]], point: str, first: int, later: int
@@ -112,14 +112,12 @@ def test_a_tiny_model_killed_at_chosen_points(
     check(config, expected)
 
 
-@pytest.mark.real
 def test_a_tiny_model_killed_at_random_moments(tiny: tuple[Path, dict[str, str]]) -> None:
     config, expected = tiny
     random_kills(config, seed=2, longest=15.0)
     check(config, expected)
 
 
-@pytest.mark.real
 def test_the_real_student_killed_inside_an_evaluation_and_inside_training(tmp_path: Path) -> None:
     """SmolLM2 in bf16 where the machine computes in it; one small round."""
     sizes = ["data.splits.probe=6", "data.splits.gate=6", "data.splits.final=6", "data.per_task=12"]
