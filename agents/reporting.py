@@ -58,10 +58,12 @@ def report(loop: Loop, state: State) -> State:
         write_record(folder / "report.json", made)
         return {"round": round_ + 1}
 
-    update = loop.stage(loop.run.round_stage(round_, "report"), inputs, work)
-    made = read_record(loop.run.round_stage(round_, "report") / "report.json", RoundReport)
-    loop.say(f"round {round_}: {decision_words(made)}")
-    write_pages(loop.run, loop.config)
+    folder = loop.run.round_stage(round_, "report")
+    done_before = (folder / DONE).exists()
+    update = loop.stage(folder, inputs, work)
+    if not done_before:
+        loop.say(f"round {round_}: {decision_words(read_record(folder / 'report.json', RoundReport))}")
+        write_pages(loop.run, loop.config)
     loop.check_stop()
     return update
 
@@ -138,9 +140,7 @@ def finish(loop: Loop, state: State) -> State:
         return {}
 
     inputs = stage_inputs(loop, loop.run.stage_path("label"), *dict.fromkeys(folders))
-    update = loop.stage(loop.run.stage_path("final"), inputs, work)
-    write_pages(loop.run, loop.config)
-    return update
+    return loop.stage(loop.run.stage_path("final"), inputs, work)
 
 
 def _final_name(arm: Arm) -> str:

@@ -100,10 +100,11 @@ def test_the_plain_loop_gives_the_same_files(finished: Path, tmp_path: Path) -> 
     code = (
         "import sys; from pathlib import Path\n"
         "from agents import session; from agents.graph import run_plain; from agents.progress import ProgressPrinter\n"
-        "from curriculum.config import load_config\n"
+        "from agents.reporting import write_pages; from curriculum.config import load_config\n"
         "path = Path(sys.argv[1]); config = load_config(path)\n"
         "with session.create_run(config, path, 'run') as run:\n"
-        "    with session.open_loop(run, config, ProgressPrinter()) as loop: run_plain(loop)\n"
+        "    with session.open_loop(run, config, ProgressPrinter()) as loop:\n"
+        "        run_plain(loop); write_pages(run, config)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(write_config(tmp_path))], check=True, capture_output=True)
     ours, theirs = canonical_files(tmp_path / "run"), canonical_files(finished)
