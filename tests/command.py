@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,9 +73,13 @@ def write_config(folder: Path, *, engine: str = "fake", base: str = "fake", extr
 
 
 def canonical_files(run: Path) -> dict[str, str]:
-    """The hashes of a run's canonical files, by path."""
+    """The hashes of a run's canonical files, by path; the commit that a run was begun with does not count."""
+
+    def content(path: Path) -> bytes:
+        return re.sub(rb'"git_commit": "[0-9a-f]+"', b"", path.read_bytes())
+
     return {
-        str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest()
+        str(p.relative_to(run)): hashlib.sha256(content(p)).hexdigest()
         for p in sorted(run.rglob("*"))
         if p.is_file() and p.name not in NOT_CANONICAL and p.suffix != ".log" and p.name != ".lock"
     }

@@ -103,7 +103,7 @@ def test_killed_at_random_moments(fake: tuple[Path, dict[str, str]], seed: int) 
     check(config, expected)
 
 
-@pytest.mark.parametrize(("point", "first", "later"), [("done", 1, 4), ("line", 30, 70)])
+@pytest.mark.parametrize(("point", "first", "later"), [("done", 1, 4), ("line", 30, 50)])
 def test_a_tiny_model_killed_at_chosen_points(
     tiny: tuple[Path, dict[str, str]], point: str, first: int, later: int
 ) -> None:
