@@ -11,13 +11,11 @@ from typing import NamedTuple
 from agents.loop import Loop
 from curriculum.errors import StudentError
 from curriculum.extraction import format_target
+from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer
 from curriculum.rundir import append_journal, open_journal, read_records, write_records
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
-
-MAX_FAILED_SHARE = 0.1
-"""Share of answers lost to our own faults that stops the run."""
 
 
 class Evaluation(NamedTuple):
