@@ -13,7 +13,7 @@ from curriculum.errors import StudentError
 from curriculum.extraction import format_target
 from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer
-from curriculum.rundir import append_journal, open_journal, read_records, write_records
+from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_records
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
 
@@ -58,6 +58,7 @@ def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "
             )
         write_records(folder / "answers.jsonl", [by_id[e.id] for e in examples])
         write_records(folder / "grades.jsonl", grades)
+        record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for a in answers))
         return {"answers": len(answers), "failed": len(failed)}
 
     folder = loop.run.stage_path("answers") / adapter.name / name
@@ -89,6 +90,7 @@ def _answer(
     answers = open_journal(journal, StudentAnswer)
     finished = {a.id for a in answers}
     log = folder / "engine.log"
+    loop.progress(what, Progress(len(answers), len(prompts), ""))
     for answer in loop.student.answer(prompts, adapter, sampling, finished, log):
         append_journal(journal, answer)
         answers.append(answer)

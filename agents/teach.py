@@ -12,7 +12,7 @@ from curriculum.errors import DataError
 from curriculum.extraction import format_target
 from curriculum.mixture import draw_pool, training_rows
 from curriculum.records import BASE, Adapter, DroppedRow, Example, RoundPlan, SkillLabel, TrainingRow, content_id
-from curriculum.rundir import file_hash, read_records, write_json, write_record, write_records
+from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
 from student.interface import Progress, TrainingSettings
 
@@ -133,6 +133,7 @@ def train(loop: Loop, state: State) -> State:
         )
         write_json(folder / "losses.json", {"schema_version": 1, "losses": result.losses})
         write_record(folder / "adapter.json", adapter)
+        record_tokens(folder, result.training_tokens)
         return {"candidate": adapter.name}
 
     return loop.stage(loop.run.round_stage(round_, "train"), inputs, work)

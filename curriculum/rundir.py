@@ -24,7 +24,8 @@ from curriculum.records import Record, canonical_json, content_id
 R = TypeVar("R", bound=Record)
 DONE = "done.json"
 STARTED = "started.json"
-UNHASHED = (DONE, STARTED, "timing.json")
+TIMING = "timing.json"
+UNHASHED = (DONE, STARTED, TIMING)
 """Files of a stage that are not its outputs. Journals (`*.journal`) and logs (`*.log`) are not either."""
 
 
@@ -129,6 +130,11 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def record_tokens(folder: Path, tokens: int) -> None:
+    """Notes what a stage cost in tokens, beside the time that `RunDir.run_stage` notes."""
+    write_json(folder / TIMING, {"tokens": tokens})
+
+
 class RunDir:
     """A run's folder: where its stages are, and whether they are done.
 
@@ -190,8 +196,8 @@ class RunDir:
                 "outputs": _outputs(folder),
                 "update": update,
             }
-            timing = _read_or_empty(folder / "timing.json")
-            write_json(folder / "timing.json", timing | {"seconds": round(time.monotonic() - since, 1)})
+            timing = _read_or_empty(folder / TIMING)
+            write_json(folder / TIMING, timing | {"seconds": round(time.monotonic() - since, 1)})
             write_json(folder / DONE, done)
         for journal in folder.glob("*.journal"):
             journal.unlink()

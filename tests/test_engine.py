@@ -6,19 +6,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from filelock import FileLock
 from tiny_model import make_model, make_tiny_model, make_tokenizer
+from transformers import Lfm2Config
 
 from curriculum.config import StudentConfig, TrainingConfig
 from curriculum.errors import StudentError, UserError
 from curriculum.records import Message, Sampling
-from student import engine_worker
+from student import decoding, engine_worker
 from student.chat_format import encode_prompt, prompt_messages
-from student.engine_worker import EncodedPrompt, choose_tokens, decode, partition, read_prefix
+from student.decoding import choose_tokens, decode, read_prefix
+from student.engine_worker import EncodedPrompt, partition
 from student.interface import AdapterFiles, Prompt
+from student.key_values import use_grouped_attention
 from student.local import LocalStudent
 from student.lora import add_lora, save_adapter
 from student.subprocess_job import run_worker, worker_environment
@@ -97,18 +101,38 @@ def library_greedy(model, prompt, stops, max_new_tokens):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
-def test_greedy_answers_are_those_of_the_library_though_rows_leave_the_batch(family):
+def test_greedy_answers_are_those_of_the_library_though_rows_leave_the_batch(family, monkeypatch):
     tokenizer = make_tokenizer()
     model = make_model(family, len(tokenizer)).double().eval()
     prompts = [encode_prompt(tokenizer, prompt_messages("", (), question)) for question in QUESTIONS]
     alone = [library_greedy(model, prompt, [2], 12) for prompt in prompts]
     # A token of the first answer's middle ends answers at different lengths, so that rows leave the batch.
     stops = [2, alone[0][4]]
+    prompts.sort(key=len, reverse=True)
     expected = [library_greedy(model, prompt, stops, 12) for prompt in prompts]
     assert len({len(answer) for answer in expected}) > 1
     prefix = read_prefix(model, prompts)
     assert prefix.length > 0
-    assert decode(model, prefix, prompts, stops, 2, GREEDY, torch.Generator()) == expected
+    use_grouped_attention(model)
+    monkeypatch.setattr(decoding, "READ_TOKENS", 40)
+    made = dict(decode(model, prefix, prompts, stops, 2, GREEDY, torch.Generator()))
+    assert [made[row] for row in range(len(prompts))] == expected
+
+
+def test_prompts_that_share_no_beginning_are_read_too():
+    model = make_model("llama", len(make_tokenizer())).double().eval()
+    use_grouped_attention(model)
+    prompts = [(5, 6, 7), (8, 9), (10,)]
+    prefix = read_prefix(model, prompts)
+    assert prefix.length == 0
+    made = dict(decode(model, prefix, prompts, [2], 2, GREEDY, torch.Generator()))
+    assert [made[row] for row in range(3)] == [library_greedy(model, list(prompt), [2], 12) for prompt in prompts]
+
+
+def test_a_model_that_keeps_more_than_keys_and_values_is_refused():
+    config = Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"])
+    with pytest.raises(UserError, match="expected a model that attends in every layer"):
+        use_grouped_attention(SimpleNamespace(config=config))
 
 
 def test_an_answer_tells_whether_it_ended_by_itself_and_what_it_cost(base, monkeypatch):
