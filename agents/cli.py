@@ -63,12 +63,20 @@ def run(
 
 
 @app.command()
-def resume(run: RunPath, set_: Set = None, json_: Json = False) -> None:
+def resume(
+    run: RunPath,
+    set_: Set = None,
+    trust_grader: Annotated[
+        bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Go on with a run where it stopped. --set may change operational keys, such as rounds."""
     with _user_errors(json_):
-        from agents.session import open_run, record_changes
+        from agents.session import check_grader_trusted, open_run, record_changes
 
         directory, config = open_run(run, set_ or ())
+        check_grader_trusted(directory, config, trust_grader)
         with directory:
             record_changes(run, config)
             _go(directory, config, json_)

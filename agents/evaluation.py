@@ -35,7 +35,7 @@ def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "
     """
     examples = loop.split(split)
     prompts = student_prompts(loop, examples, arm)
-    sampling = Sampling(max_new_tokens=loop.config.student.max_new_tokens, seed=loop.config.seed)
+    sampling = loop.config.student.sampling(loop.config.seed)
     inputs = {
         "identity": loop.config.identity_hash,
         "examples": loop.run.outputs_hash(loop.run.stage_path("prepare")),
@@ -69,10 +69,17 @@ def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "
 
 
 def student_prompts(loop: Loop, examples: Sequence[Example], arm: Arm) -> list[Prompt]:
-    """The chat turns the student sees for each example; few-shot examples come from the pool."""
-    shots = few_shot_examples(loop) if arm == "few_shot" else []
-    shown = [(e.question, format_target(e.gold, e.solutions[0] if e.solutions else None)) for e in shots]
+    """The chat turns the student sees for each example; few-shot examples are the config's, or come from the pool."""
+    shown = _shown(loop) if arm == "few_shot" else []
     return [Prompt(e.id, arm, prompt_messages(loop.prompt.text, e.history, e.question, shown)) for e in examples]
+
+
+def _shown(loop: Loop) -> list[tuple[str, str]]:
+    given = loop.config.student.few_shot_examples
+    if given is not None:
+        return [(shot.question, shot.answer) for shot in given]
+    shots = few_shot_examples(loop)
+    return [(e.question, format_target(e.gold, e.solutions[0] if e.solutions else None)) for e in shots]
 
 
 def few_shot_examples(loop: Loop) -> list[Example]:

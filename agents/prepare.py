@@ -1,7 +1,7 @@
 """The first node: data become examples with splits, and everything that can be checked free of cost is checked."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from curriculum.errors import DataError, RunDirError
 from curriculum.generator import generate_examples
 from curriculum.records import BASE, Example, QuarantinedRow
 from curriculum.rundir import DONE, read_json, write_json, write_records
-from curriculum.splits import split_examples
+from curriculum.splits import leaks, split_examples
+from curriculum.user_grader import grader_hash
 
 
 def prepare(loop: Loop, state: State) -> State:
@@ -27,6 +28,8 @@ def prepare(loop: Loop, state: State) -> State:
         "identity": loop.config.identity_hash,
         "data": fingerprint(data) if isinstance(data, FileData) else "generated",
         "base": loop.base_hash,
+        "prompt": loop.prompt.hash,
+        "grader": _grader_hash(loop),
     }
     folder = loop.run.stage_path("prepare")
     if (folder / DONE).exists():
@@ -35,6 +38,7 @@ def prepare(loop: Loop, state: State) -> State:
     def work(folder: Path) -> Mapping[str, Any]:
         examples, quarantined = _examples(loop)
         result = split_examples(examples, data.splits, loop.config.seed)
+        _check_shots(loop, result.examples)
         sizes = Counter(str(e.split) for e in result.examples)
         reasons = Counter(d.reason for d in result.dropped)
         write_records(folder / "examples.jsonl", result.examples)
@@ -73,6 +77,27 @@ def _examples(loop: Loop) -> tuple[list[Example], list[QuarantinedRow]]:
             f"example {first[0]}: {first[1]}. Mend the rows or choose another data.grader"
         )
     return [e for e in examples if e.id not in rejected], quarantined
+
+
+def _grader_hash(loop: Loop) -> str:
+    data = loop.config.data
+    function = data.grader_function if isinstance(data, FileData) else None
+    return grader_hash(function, Path.cwd()) if function else "built in"
+
+
+def _check_shots(loop: Loop, examples: Sequence[Example]) -> None:
+    """The config's few-shot examples may not give held-out answers away."""
+    shots = [
+        Example.make(question=shot.question, gold=shot.answer, grader="exact", source=f"example {number}")
+        for number, shot in enumerate(loop.config.student.few_shot_examples or (), 1)
+    ]
+    leaking = leaks(shots, [e for e in examples if e.split != "pool"])
+    if leaking:
+        raise DataError(
+            "student.few_shot_examples: expected questions that no held-out split has, got "
+            + "; ".join(f"{shot.source}: {leaking[shot.id]}" for shot in shots if shot.id in leaking)
+            + ". Choose others, or leave the key out: then they come from the pool"
+        )
 
 
 def _check_unchanged(folder: Path, inputs: Mapping[str, str]) -> None:

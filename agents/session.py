@@ -6,6 +6,7 @@ The only place that chooses a real or a fake student.
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -17,11 +18,12 @@ import yaml
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
 from agents.teacher import OfflineTeacher
-from curriculum.config import Config, flatten, load_config
+from curriculum.config import Config, FileData, flatten, load_config
 from curriculum.errors import RunDirError
 from curriculum.grading import Grader
-from curriculum.prompts import load_prompt
+from curriculum.prompts import system_prompt
 from curriculum.rundir import RunDir, append_line, read_json, write_atomic, write_json
+from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
 from student.interface import Student
 from student.local import LocalStudent
@@ -95,16 +97,39 @@ def remove_run(run: RunDir) -> None:
 @contextmanager
 def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterator[Loop]:
     """The parts of the loop, as the config names them; worker processes end with it."""
-    prompt = load_prompt(config.student.prompt)
+    prompt = system_prompt(config.student)
     with ExitStack() as stack:
         student: Student
         if config.student.engine == "fake":
             student = FakeStudent(lambda: loop.examples)
         else:
             student = stack.enter_context(closing(LocalStudent(config.student, config.training, prompt.text)))
-        grader = stack.enter_context(Grader())
+        grader = stack.enter_context(_grader(config))
         loop = Loop(run, config, OfflineTeacher(config), student, prompt, grader, progress, progress.say)
         yield loop
+
+
+def check_grader_trusted(run: RunDir, config: Config, trusted: bool) -> None:
+    """Nobody's code is run because a run's folder names it: a person has to say so.
+
+    Raises:
+        RunDirError: the run names a grader function, and nobody said that it may run.
+    """
+    function = config.data.grader_function if isinstance(config.data, FileData) else None
+    if function is None or trusted:
+        return
+    file = grader_file(function, Path.cwd())
+    question = f"{run.path}: this run grades with a function of its own, `{function}`: it would import and run {file}."
+    if not sys.stdin.isatty():
+        raise RunDirError(f"{question} Read that file; if you trust it, say so with --trust-grader")
+    if input(f"{question} Do you trust that file? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise RunDirError(f"{run.path}: its grader `{function}` was not trusted: nothing was done")
+
+
+def _grader(config: Config) -> Grader:
+    if not isinstance(config.data, FileData):
+        return Grader()
+    return Grader(pattern=config.data.grader_pattern, function=config.data.grader_function)
 
 
 def _write_first_files(folder: Path, name: str, config: Config) -> None:

@@ -20,9 +20,9 @@ from agents.evaluation import student_prompts
 from agents.history import accepted_rounds
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
-from agents.session import open_loop, open_run
+from agents.session import check_grader_trusted, open_loop, open_run
 from curriculum.gate import false_accept_rate, gate_p_value
-from curriculum.records import Sampling, TrainingRow, Verdict
+from curriculum.records import TrainingRow, Verdict
 from curriculum.rundir import read_records
 from student.interface import AdapterFiles, TrainingSettings
 
@@ -38,7 +38,7 @@ def retrain(loop: Loop, round_: int, seed: int, folder: Path) -> list[bool]:
     adapter = AdapterFiles(f"seed-{seed}", folder / f"seed-{seed}")
     loop.student.train(rows, settings, folder / adapter.name, folder / "log", lambda p: loop.progress(adapter.name, p))
     gate = loop.split("gate")
-    sampling = Sampling(max_new_tokens=loop.config.student.max_new_tokens, seed=loop.config.seed)
+    sampling = loop.config.student.sampling(loop.config.seed)
     prompts = student_prompts(loop, gate, "plain")
     answers = {a.example_id: a for a in loop.student.answer(prompts, adapter, sampling, set(), folder / "log")}
     grades = loop.grader.grade([(example, answers[example.id]) for example in gate])
@@ -51,8 +51,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--round", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--trust-grader", action="store_true", help="run the grader function the run names")
     arguments = parser.parse_args()
     run, config = open_run(arguments.run)
+    check_grader_trusted(run, config, arguments.trust_grader)
     progress = ProgressPrinter()
     with tempfile.TemporaryDirectory() as folder, run, open_loop(run, config, progress) as loop:
         right = [retrain(loop, arguments.round, 1000 + seed, Path(folder)) for seed in range(arguments.seeds)]

@@ -5,15 +5,16 @@ lists all faults with their YAML lines. Keys marked operational may change withi
 the run's identity and are hashed. Nothing here reads the environment, and no validator rewrites a value.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curriculum.errors import ConfigError
-from curriculum.records import content_id
+from curriculum.records import Sampling, content_id
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
 
@@ -22,6 +23,14 @@ class Section(BaseModel):
     """A section of the config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression of Python: {error}") from None
+    return pattern
 
 
 class SplitSizes(Section):
@@ -62,9 +71,34 @@ class FileData(Section):
         "group"
     )
     skill_labels: Path | None = Field(default=None, description="JSON file with `question2skill`, question → [skill]")
-    grader: Literal["exact", "choice", "numeric", "math"] = "numeric"
+    grader: Literal["exact", "choice", "numeric", "math", "regex", "python"] = "numeric"
+    grader_pattern: Annotated[str, Field(max_length=1000), AfterValidator(_pattern)] | None = Field(
+        default=None,
+        description="for regex: a regular expression of Python; its last match in an answer's last 4000 characters "
+        "(of it the first group, if it has any) is compared with the gold answer as by exact",
+    )
+    grader_function: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+        description="for python: `package.module:function` in the current directory or installed; called as "
+        "function(question=…, gold=…, answer=…) without network or files to write, returns True or False",
+    )
     splits: SplitSizes
     max_bad_share: float = Field(default=0.05, ge=0, le=1, description="share of unusable rows that stops the run")
+
+    @model_validator(mode="after")
+    def _grader_is_whole(self) -> "FileData":
+        for grader, key in (("regex", "grader_pattern"), ("python", "grader_function")):
+            if (self.grader == grader) != (getattr(self, key) is not None):
+                raise ValueError(f"data.{key} goes with `data.grader: {grader}`: give both or neither")
+        return self
+
+
+class Shot(Section):
+    """An example in the prompt of the few-shot base."""
+
+    question: str = Field(min_length=1, max_length=20_000)
+    answer: str = Field(min_length=1, max_length=20_000, description="word for word, `Answer: …` line included")
 
 
 class StudentConfig(Section):
@@ -80,10 +114,33 @@ class StudentConfig(Section):
         default="student_answer",
         description="prompt file in prompts/: student_answer, or student_solve for worked solutions",
     )
+    system_prompt: str | None = Field(
+        default=None, max_length=20_000, description="text of the system prompt instead of `prompt`; empty for none"
+    )
+    system_prompt_file: Path | None = Field(
+        default=None, description="UTF-8 file with that text instead, relative to the current directory"
+    )
     max_new_tokens: int = Field(default=64, gt=0, description="tokens; enough to finish an answer")
-    few_shot: int = Field(default=4, ge=0, description="examples shown to the few-shot base at the end")
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="0 is greedy: no chance in answers")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability that tokens are drawn from")
+    sampling_seed: int | None = Field(default=None, ge=0, lt=2**32, description="null takes `seed`")
+    few_shot: int = Field(default=4, ge=0, description="pool examples shown to the few-shot base at the end")
+    few_shot_examples: tuple[Shot, ...] | None = Field(
+        default=None, min_length=1, max_length=64, description="shown to the few-shot base instead, in this order"
+    )
     batch_size: int = Field(default=32, gt=0, description="answers decoded together")
     threads: int = Field(default=2, gt=0, description="CPU threads; part of the identity, it changes roundings")
+
+    @model_validator(mode="after")
+    def _one_system_prompt(self) -> "StudentConfig":
+        if self.system_prompt is not None and self.system_prompt_file is not None:
+            raise ValueError("student.system_prompt and student.system_prompt_file exclude each other: give one")
+        return self
+
+    def sampling(self, run_seed: int) -> Sampling:
+        """How answers are decoded in a run with this seed."""
+        seed = run_seed if self.sampling_seed is None else self.sampling_seed
+        return Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, seed=seed)
 
 
 class TeacherConfig(Section):
@@ -280,6 +337,6 @@ def _fault(path: Path, error: Any, lines: Mapping[tuple[str, ...], int]) -> str:
     if error["type"] == "missing":
         return f"{at}: key `{key}` is missing"
     message = error["msg"].removeprefix("Value error, ")
-    if not where:
+    if not where or (error["type"] == "value_error" and isinstance(error.get("input"), dict)):
         return f"{at}: {message}"
     return f"{at}: `{key}`: {message}, got {str(error.get('input'))[:80]!r}"

@@ -47,6 +47,8 @@ def answer_kind(example: Example) -> AnswerKind:
         "math": "expression",
         "choice": "letter",
         "exact": "text",
+        "regex": "text",
+        "python": "text",
         "reasoning_gym": "number" if example.metadata.get("answer_kind") == "number" else "text",
     }
     return kinds[example.grader]
@@ -75,6 +77,11 @@ def extract_cut(text: str, kind: AnswerKind) -> str | None:
         ends = [m.end() for m in _SENTENCE_END.finditer(text, max(0, len(text) - MAX_TAIL)) if m.end() < len(text)]
         return _marked(text[: ends[-1]], kind) if ends else None
     return _marked(text[: text.rfind("\n") + 1], kind)
+
+
+def searched_text(text: str, *, cut: bool) -> str:
+    """The part of a text that the user's pattern is searched in; of a cut text whole lines only."""
+    return text[: text.rfind("\n") + 1][-MAX_TAIL:] if cut else text[-MAX_TAIL:]
 
 
 def _tail(text: str) -> str:

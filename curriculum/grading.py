@@ -1,17 +1,25 @@
 """Grading: a student's answers in, one grade each out, strict and lenient.
 
-`exact`, `choice` and `numeric` compare here; `math` and `reasoning_gym` compare in worker processes without
-secrets, network or much memory, restarted when an item breaks them. Never evaluates text, and never raises
-because of what a student wrote.
+`exact`, `choice` and `numeric` compare here; `math`, `reasoning_gym` and the user's own function compare in worker
+processes without secrets, network or much memory, restarted when an item breaks them; the user's pattern searches in
+one. Never evaluates text, and never raises because of what a student wrote.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from curriculum.errors import DataError
-from curriculum.extraction import answer_kind, extract_cut, extract_lenient, extract_strict, format_target
+from curriculum.extraction import (
+    answer_kind,
+    extract_cut,
+    extract_lenient,
+    extract_strict,
+    format_target,
+    searched_text,
+)
 from curriculum.grading_process import BrokenItem, WorkerProcess
 from curriculum.numerals import parse_number
 from curriculum.records import Example, Grade, StudentAnswer, Verdict
@@ -46,10 +54,29 @@ class Grader:
     Args:
         limit_seconds: processor time one item may take.
         memory_bytes: memory one item may take, beyond what the libraries need.
+        pattern: the regular expression of examples whose grader is `regex`. The last match's first group that took
+            part, or the whole match where it has no group, is the lenient answer, compared as by `exact`; the strict
+            one is the taught line, as everywhere.
+        function: `package.module:function` of examples whose grader is `python`, called with the texts `question`,
+            `gold` and `answer` (the extracted one) by name; returns `True` or `False`.
+        folder: where the function's module is looked for before what is installed; the current directory if left out.
     """
 
-    def __init__(self, limit_seconds: float = 5.0, memory_bytes: int = 1 << 30) -> None:
-        self._workers = {name: WorkerProcess(name, limit_seconds, memory_bytes) for name in ("math", "reasoning_gym")}
+    def __init__(
+        self,
+        limit_seconds: float = 5.0,
+        memory_bytes: int = 1 << 30,
+        *,
+        pattern: str | None = None,
+        function: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._pattern = pattern
+        names = ("math", "reasoning_gym", "regex")
+        self._workers = {name: WorkerProcess(name, limit_seconds, memory_bytes) for name in names}
+        if function:
+            located = (function, folder or Path.cwd())
+            self._workers["python"] = WorkerProcess("python", limit_seconds, memory_bytes, located)
 
     def __enter__(self) -> "Grader":
         return self
@@ -62,7 +89,8 @@ class Grader:
         """Grades each answer, in the order given.
 
         Raises:
-            DataError: an example needs a reasoning-gym scorer that is not on the list of safe ones.
+            DataError: an example needs a reasoning-gym scorer that is not on the list of safe ones, or a function or
+                pattern that was not given or cannot be loaded.
             GradingError: a worker cannot be started.
         """
         return [self._grade(example, answer) for example, answer in answers]
@@ -76,12 +104,16 @@ class Grader:
         """
         faults = {}
         for example in examples:
-            strict, lenient = self._mark_text(example, format_target(example.gold, None), cut=False)
+            target = format_target(example.gold, None)
+            strict, lenient = self._mark_text(example, target, cut=False)
+            if example.grader == "regex" and lenient.verdict is Verdict.CORRECT:
+                # A pattern made for another format may find nothing here, but not something else.
+                lenient = self._mark_found(example, target, cut=False, missing=Verdict.CORRECT)
             if not strict.verdict == lenient.verdict == Verdict.CORRECT:
                 faults[example.id] = (
                     f"{example.source}: expected the gold answer {example.gold[:80]!r} to pass its own grader "
                     f"`{example.grader}`, got {strict.verdict} (strict) and {lenient.verdict} (lenient, read as "
-                    f"{(lenient.extracted or '')[:80]!r}) {strict.reason}".rstrip()
+                    f"{(lenient.extracted or '')[:80]!r}) {strict.reason or lenient.reason}".rstrip()
                 )
         return faults
 
@@ -106,14 +138,25 @@ class Grader:
     def _mark_text(self, example: Example, text: str, *, cut: bool) -> _Marks:
         kind = answer_kind(example)
         if cut:
-            return _Marks(
-                _Mark(Verdict.TRUNCATED, None), self._mark(example, extract_cut(text, kind), Verdict.TRUNCATED)
-            )
+            strict = _Mark(Verdict.TRUNCATED, None)
+            if example.grader == "regex":
+                return _Marks(strict, self._mark_found(example, text, cut=True, missing=Verdict.TRUNCATED))
+            return _Marks(strict, self._mark(example, extract_cut(text, kind), Verdict.TRUNCATED))
         strict = self._mark(example, extract_strict(text), Verdict.UNPARSED)
+        if example.grader == "regex" and strict.verdict is not Verdict.CORRECT:
+            return _Marks(strict, self._mark_found(example, text, cut=False, missing=Verdict.UNPARSED))
         extracted = extract_lenient(text, kind)
         if strict.verdict is Verdict.CORRECT or extracted == strict.extracted:
             return _Marks(strict, strict._replace(extracted=extracted))
         return _Marks(strict, self._mark(example, extracted, Verdict.UNPARSED))
+
+    def _mark_found(self, example: Example, text: str, *, cut: bool, missing: Verdict) -> _Mark:
+        """The mark of what the user's pattern finds."""
+        try:
+            found = self._find(searched_text(text, cut=cut))
+        except BrokenItem as broke:
+            return self._mark_broken(lambda: self._find(format_target(example.gold, None)), None, broke)
+        return self._mark(example, found, missing)
 
     def _mark(self, example: Example, extracted: str | None, missing: Verdict) -> _Mark:
         if extracted is None:
@@ -121,25 +164,42 @@ class Grader:
         try:
             correct = self._is_correct(example, extracted)
         except BrokenItem as broke:
-            reason = f"the answer broke the grader: {broke}"
-            try:
-                gold_passes = self._is_correct(example, example.gold)
-            except BrokenItem:
-                gold_passes = False
-            return _Mark(Verdict.WRONG if gold_passes else Verdict.FAILED, extracted, reason)
+            return self._mark_broken(lambda: self._is_correct(example, example.gold), extracted, broke)
         return _Mark(Verdict.CORRECT if correct else Verdict.WRONG, extracted)
+
+    @staticmethod
+    def _mark_broken(with_gold: Callable[[], object], extracted: str | None, broke: BrokenItem) -> _Mark:
+        """Wrong, unless the gold answer breaks the grader, too, or fails it: then the student is not at fault."""
+        try:
+            gold_passes = with_gold() is not False
+        except BrokenItem:
+            gold_passes = False
+        return _Mark(
+            Verdict.WRONG if gold_passes else Verdict.FAILED, extracted, f"the answer broke the grader: {broke}"
+        )
 
     def _is_correct(self, example: Example, answer: str) -> bool:
         gold = example.gold
-        if example.grader == "exact":
+        if example.grader in ("exact", "regex"):
             return _same(_normal_text(gold), _normal_text(answer))
         if example.grader == "choice":
             return _same(_letter(gold), _letter(answer))
         if example.grader == "numeric":
             return _same(parse_number(gold), parse_number(answer))
         if example.grader == "math":
-            return self._workers["math"].ask({"gold": _latex(gold), "answer": _latex(answer)})
-        return self._workers["reasoning_gym"].ask({**_task_and_entry(example), "answer": answer})
+            return bool(self._workers["math"].ask({"gold": _latex(gold), "answer": _latex(answer)}))
+        if example.grader == "python":
+            if "python" not in self._workers:
+                raise DataError(f"{example.source}: expected data.grader_function for the grader `python`, got none")
+            return bool(self._workers["python"].ask({"question": example.question, "gold": gold, "answer": answer}))
+        return bool(self._workers["reasoning_gym"].ask({**_task_and_entry(example), "answer": answer}))
+
+    def _find(self, text: str) -> str | None:
+        """What the user's pattern finds; nothing when that is empty."""
+        if self._pattern is None:
+            raise DataError("expected data.grader_pattern for the grader `regex`, got none")
+        found = self._workers["regex"].ask({"pattern": self._pattern, "text": text})
+        return str(found).strip() or None if found is not None else None
 
 
 def _same(gold: object, answer: object) -> bool:

@@ -1,7 +1,8 @@
 """One grading worker seen from its parent: started when first asked, asked item by item, restarted after a break.
 
 An item that raises, takes too much processor time or memory, or kills the worker raises `BrokenItem` and costs
-nothing else; a worker that cannot start raises `GradingError`. What the worker may do is in `grading_worker`.
+nothing else; a worker that cannot start raises `GradingError`, one whose grader is the user's own `DataError`. What
+the worker may do is in `confinement`.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from curriculum import grading_worker
-from curriculum.errors import GradingError
+from curriculum.errors import DataError, GradingError
 
 START_SECONDS = 120.0
 WALL_FACTOR = 10
@@ -26,19 +27,23 @@ class BrokenItem(Exception):
 
 
 class WorkerProcess:
-    """A worker named `math` or `reasoning_gym`; `stop` it when done."""
+    """A worker named `math`, `reasoning_gym` or `regex`, or `python` for the user's function; `stop` it when done."""
 
-    def __init__(self, name: str, limit_seconds: float, memory_bytes: int) -> None:
+    def __init__(
+        self, name: str, limit_seconds: float, memory_bytes: int, function: tuple[str, Path] | None = None
+    ) -> None:
         self._name = name
+        self._function = function
         self._limit_seconds = limit_seconds
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: dict[str, Any]) -> bool:
-        """Whether the answer in the request is correct.
+    def ask(self, request: dict[str, Any]) -> Any:
+        """The worker's result: whether the answer in the request is correct; for `regex` what was found, or `None`.
 
         Raises:
             BrokenItem: the item broke the worker.
+            DataError: the user's function cannot be loaded.
             GradingError: the worker cannot be started.
         """
         try:
@@ -51,7 +56,7 @@ class WorkerProcess:
                 reply = {"error": str(death)}
         if "error" in reply:
             raise BrokenItem(reply["error"])
-        return bool(reply["correct"])
+        return reply["result"]
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         """Sends a request and returns the reply; raises EOFError when the worker died of anything but its limit."""
@@ -84,9 +89,9 @@ class WorkerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         # `-I` keeps the user's site and the current folder out; no secret is in this environment.
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-        limits = [str(self._limit_seconds), str(self._memory_bytes)]
+        arguments = [self._name, str(self._limit_seconds), str(self._memory_bytes), *map(str, self._function or ())]
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(Path(grading_worker.__file__)), self._name, *limits],
+            [sys.executable, "-I", "-B", str(Path(grading_worker.__file__)), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -101,6 +106,12 @@ class WorkerProcess:
             reply = {"error": repr(error)}
         if "error" in reply:
             self.stop()
+            if self._function:
+                raise DataError(
+                    f"data.grader_function {self._function[0]}: expected a function that can be loaded in "
+                    f"{self._function[1]}, got {reply['error']}. A grader has no network, writes no file and "
+                    "starts no process or thread, also while it is imported"
+                )
             raise GradingError(
                 f"the grading worker `{self._name}` did not start: {reply['error']}. Check that math-verify and "
                 "reasoning-gym are installed as pyproject.toml asks, and that memory is left"

@@ -1,50 +1,27 @@
-"""The process that runs graders which parse hostile text: math-verify and reasoning-gym's scorers.
+"""The process that runs graders which parse hostile text or are the user's own code.
 
-Started as a script, so that it imports nothing of this project: `grading_worker.py NAME CPU_SECONDS MEMORY_BYTES`.
-Reads one JSON request a line and writes one JSON reply a line: `{"correct": bool}` or `{"error": text}`; the first
-reply says that it is ready. It confines itself before it reads anything, and ends when its input does. An item that
-takes too much processor time kills the process: the kernel does it, so also inside C code, and also without a parent.
+Started as a script, so that it imports nothing of this project: `grading_worker.py NAME CPU_SECONDS MEMORY_BYTES`,
+for a user's function `python CPU_SECONDS MEMORY_BYTES MODULE:FUNCTION FOLDER`. Reads one JSON request a line and
+writes one JSON reply a line: `{"result": …}` or `{"error": text}`; the first reply says that it is ready. It confines
+itself before it imports the user's code or reads anything, and ends when its input does. An item that takes too much
+processor time kills the process: the kernel does it, so also inside C code, and also without a parent.
 """
 
-import ctypes
 import importlib
 import json
 import logging
 import os
-import resource
+import re
+import runpy
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
 from typing import Any, TextIO
 
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWNET = 0x40000000
-FORBIDDEN = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system")
-"""Audit events of Python that no grader needs."""
-
-Check = Callable[[dict[str, Any]], bool]
-
-
-def leave_network() -> None:
-    """Moves this process into an empty network namespace where the kernel allows it; needs a single thread."""
-    unshare = ctypes.CDLL(None, use_errno=True).unshare
-    if unshare(CLONE_NEWNET) != 0:
-        unshare(CLONE_NEWUSER | CLONE_NEWNET)
-
-
-def confine(memory_bytes: int) -> None:
-    """Takes away sockets, new processes, files and cores, and leaves `memory_bytes` beyond what is in use."""
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes, used + memory_bytes))
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
-        resource.setrlimit(limit, (0, 0))
-    sys.addaudithook(_refuse)
-
-
-def _refuse(event: str, _: tuple[Any, ...]) -> None:
-    if event.startswith(FORBIDDEN):
-        raise PermissionError(f"a grader may not use {event}")
+Check = Callable[[dict[str, Any]], bool | str | None]
 
 
 def math_check() -> Check:
@@ -79,6 +56,43 @@ def gym_check() -> Check:
     return check
 
 
+def regex_check() -> Check:
+    """What the last match of the request's pattern holds: its first group that took part, or all of it."""
+
+    def check(request: dict[str, Any]) -> str | None:
+        matches = deque(re.finditer(request["pattern"], request["text"]), maxlen=1)
+        if not matches:
+            return None
+        groups = matches[0].groups()
+        return next((g for g in groups if g is not None), None) if groups else matches[0][0]
+
+    return check
+
+
+def python_check(name: str, folder: str) -> Check:
+    """The user's function `package.module:function`, from a folder or from what is installed."""
+    sys.path.insert(0, folder)
+    module, _, attributes = name.partition(":")
+    function = reduce(getattr, attributes.split("."), importlib.import_module(module))
+    if not callable(function):
+        raise TypeError(f"{name} is no function but a {type(function).__name__}")
+
+    def check(request: dict[str, Any]) -> bool:
+        result = function(**request)
+        if result is not True and result is not False:
+            raise TypeError(f"{name} returned a {type(result).__name__}, expected True or False")
+        return result
+
+    return check
+
+
+def load_check(name: str, arguments: list[str]) -> Check:
+    """The grader of this name."""
+    if name == "python":
+        return python_check(*arguments)
+    return {"math": math_check, "reasoning_gym": gym_check, "regex": regex_check}[name]()
+
+
 def reply(replies: TextIO, value: dict[str, Any]) -> None:
     """Writes one reply."""
     replies.write(json.dumps(value) + "\n")
@@ -89,8 +103,8 @@ def answer_one(check: Check, line: str, cpu_seconds: float) -> dict[str, Any]:
     """The reply to one request; too much processor time ends the process by SIGPROF."""
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     try:
-        return {"correct": check(json.loads(line))}
-    except Exception as error:
+        return {"result": check(json.loads(line))}
+    except BaseException as error:
         return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -103,11 +117,16 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     logging.disable()
-    leave_network()
+    confinement = runpy.run_path(str(Path(__file__).with_name("confinement.py")))
     try:
-        check = math_check() if name == "math" else gym_check()
-        confine(memory_bytes)
-    except Exception as error:
+        confinement["leave_network"]()
+        if name == "python":  # its import is the user's code; libraries may write caches of theirs
+            confinement["confine"]()
+        check = load_check(name, sys.argv[4:])
+        if name != "python":
+            confinement["confine"]()
+        confinement["limit_memory"](memory_bytes)
+    except BaseException as error:
         reply(replies, {"error": f"{type(error).__name__}: {error}"})
         return
     reply(replies, {"ready": True})

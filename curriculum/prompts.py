@@ -1,15 +1,17 @@
 """Prompt files: one YAML file per prompt, with its name, version, declared variables and text.
 
-`load_prompt` reads and checks one; `Prompt.render` fills in `$name` variables by plain substitution; the
-hash of a prompt is recorded wherever it was used.
+`load_prompt` reads and checks one; `system_prompt` takes the student's from the config; `Prompt.render` fills in
+`$name` variables by plain substitution; the hash of a prompt is recorded wherever it was used.
 """
 
 import string
 from importlib import resources
+from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
+from curriculum.config import StudentConfig
 from curriculum.errors import ConfigError
 from curriculum.records import Part, content_id
 
@@ -57,3 +59,31 @@ def load_prompt(name: str) -> Prompt:
     if used != set(prompt.variables):
         raise ConfigError(f"prompts/{name}.yaml: declares {sorted(prompt.variables)} but uses {sorted(used)}")
     return prompt
+
+
+def system_prompt(config: StudentConfig) -> Prompt:
+    """The student's system prompt: the config's text, the text of the file it names, or a prompt file.
+
+    Raises:
+        ConfigError: the file cannot be read, or the prompt file is not there or breaks the format.
+    """
+    if config.system_prompt is not None:
+        return _given("student.system_prompt", config.system_prompt)
+    if config.system_prompt_file is not None:
+        return _given("student.system_prompt_file", _read(config.system_prompt_file))
+    return load_prompt(config.prompt)
+
+
+def _given(key: str, text: str) -> Prompt:
+    return Prompt(name=key, version=1, variables=(), text=text.strip())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"byte {error.start}, which is not UTF-8"
+        raise ConfigError(
+            f"{path}: expected a text file with the student's system prompt, got: {why}. The path is relative to the "
+            "current directory; set student.system_prompt_file"
+        ) from None

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Split = Literal["pool", "probe", "gate", "final"]
-GraderName = Literal["exact", "choice", "numeric", "math", "reasoning_gym"]
+GraderName = Literal["exact", "choice", "numeric", "math", "regex", "python", "reasoning_gym"]
 Origin = Literal["pool", "written", "replay"]
 Arm = Literal["plain", "few_shot"]
 

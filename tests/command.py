@@ -51,14 +51,14 @@ class Finished(NamedTuple):
         return line
 
 
-def tutelage(*args: str | Path, kill_at: tuple[str, int] | None = None) -> Finished:
+def tutelage(*args: str | Path, kill_at: tuple[str, int] | None = None, cwd: Path = HERE.parent) -> Finished:
     """Runs `tutelage ARGS`, killed at a point of `kill_at.py` when one is given."""
     program = [str(HERE / "kill_at.py"), *map(str, kill_at)] if kill_at else ["-m", "agents.cli"]
     done = subprocess.run(
         [sys.executable, *program, *map(str, args)],
         capture_output=True,
         text=True,
-        cwd=HERE.parent,
+        cwd=cwd,
         check=False,
         env=os.environ | {"COLUMNS": "160"},
     )

@@ -1,11 +1,6 @@
 import inspect
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +10,8 @@ from hypothesis import strategies as st
 from reasoning_gym.dataset import ProceduralDataset
 from reasoning_gym.factory import DATASETS
 
-from curriculum import grading_process, grading_worker
-from curriculum.errors import DataError, GradingError
+from curriculum.errors import DataError
 from curriculum.grading import Grader
-from curriculum.grading_process import BrokenItem, WorkerProcess
 from curriculum.records import Example, Sampling, StudentAnswer, Verdict
 from curriculum.safe_tasks import SAFE_TASKS
 
@@ -186,140 +179,7 @@ class TestReasoningGym:
         assert not SAFE_TASKS & (evaluating | {"gsm_symbolic"})
 
 
-HOSTILE = {
-    "power tower": "Answer: 9^{9^{9^{9}}}",
-    "factorial": "Answer: 1000000000!",
-    "brackets": "Answer: " + "(" * 3900,
-    "boxed brackets": "\\boxed{" + "{" * 1900 + "}" * 1901,
-}
-
-
-class TestConfinement:
-    @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-    def test_a_hostile_answer_is_wrong_and_the_next_item_is_graded_right(self, grader, text):
-        example = make_example("math", "\\frac{1}{2}")
-        hostile, after = grader.grade([(example, make_answer(example, t)) for t in (text, "Answer: 0.5")])
-        assert (hostile.verdict, after.verdict) == ("wrong", "correct")
-        assert "processor time" in hostile.reason
-
-    def test_a_megabyte_of_brackets_costs_one_item(self, grader):
-        example = make_example("math", "\\frac{1}{2}")
-        texts = ("[" * (1 << 20), "\\boxed{" * (1 << 17), "Answer: 0.5")
-        grades = grader.grade([(example, make_answer(example, t)) for t in texts])
-        assert [g.verdict for g in grades] == ["unparsed", "unparsed", "correct"]
-
-    def test_an_item_whose_gold_breaks_the_grader_is_failed(self, grader):
-        grade = grade_one(grader, make_example("math", "(" * 3000), "Answer: 7")
-        assert grade.verdict == grade.strict_verdict == "failed"
-        assert grade.reason
-
-    def test_a_worker_killed_from_outside_is_started_again(self):
-        others = children()
-        with Grader() as own:
-            example = make_example("math", "1")
-            assert grade_one(own, example, "Answer: 1").verdict == "correct"
-            [pid] = children() - others
-            os.kill(pid, signal.SIGKILL)
-            assert grade_one(own, example, "Answer: 1").verdict == "correct"
-        assert children() == others
-
-    def test_a_worker_that_cannot_start_says_what_to_do(self, monkeypatch):
-        monkeypatch.setattr(grading_process, "START_SECONDS", 0)
-        others = children()
-        with pytest.raises(GradingError, match=r"did not start.*pyproject"):
-            WorkerProcess("math", 1.0, 1 << 30).ask({"gold": "$1$", "answer": "$1$"})
-        assert children() == others
-
-    def test_the_worker_has_no_secret_no_network_and_its_own_session(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
-        others = children()
-        with Grader() as own:
-            assert grade_one(own, make_example("math", "1"), "Answer: 1").verdict == "correct"
-            [pid] = children() - others
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-            limits = Path(f"/proc/{pid}/limits").read_text()
-            assert os.getsid(pid) == pid
-            own_network = Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
-        assert own_network == confined_attempts(1, tmp_path / "file")["own network"]
-        names = {line.split(b"=")[0].decode() for line in environment.split(b"\0") if line}
-        assert names <= {"PATH", "LD_LIBRARY_PATH", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}
-        for limit in ("Max core file size", "Max processes", "Max file size"):
-            assert re.search(rf"{limit} +0 +0 ", limits)
-
-    def test_the_confined_process_reaches_no_listener_starts_nothing_writes_no_file_and_is_bounded(self, tmp_path):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            report = confined_attempts(listener.getsockname()[1], tmp_path / "file")
-            listener.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                listener.accept()
-        assert report["socket"] == report["process"] == "PermissionError"
-        assert (report["write"], report["memory"]) == ("OSError", "MemoryError")
-        if report["own network"]:
-            # Without Python's help, straight to the C library: the kernel itself refuses.
-            assert report["raw connect"] != 0
-
-    @pytest.mark.parametrize("busy", [False, True])
-    def test_the_worker_ends_without_its_parent(self, busy):
-        item = '{"gold": "$7$", "answer": "$9^{9^{9^{9}}}$"}\n' if busy else ""
-        worker = subprocess.Popen(
-            [sys.executable, "-I", grading_worker.__file__, "math", "0.5", str(1 << 30)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        output, _ = worker.communicate(item, timeout=60)
-        assert json.loads(output.splitlines()[0]) == {"ready": True}
-        assert worker.returncode == (-signal.SIGPROF if busy else 0)
-
-    def test_a_worker_without_a_verdict_is_ended(self, monkeypatch):
-        monkeypatch.setattr(grading_process, "WALL_FACTOR", 0)
-        others = children()
-        worker = WorkerProcess("math", 30.0, 1 << 30)
-        with pytest.raises(BrokenItem, match="no verdict"):
-            worker.ask({"gold": "$7$", "answer": "$9^{9^{9^{9}}}$"})
-        assert children() == others
-
-
-def children():
-    """Process ids of this process's running children."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if int(parent) == os.getpid() and state != "Z":
-            found.add(int(stat.parent.name))
-    return found
-
-
-def confined_attempts(port, path):
-    """What a process confined like a worker gets when it misbehaves."""
-    code = f"""
-import ctypes, json, os, runpy, socket, struct, subprocess
-worker = runpy.run_path({grading_worker.__file__!r})
-before = os.readlink("/proc/self/ns/net")
-worker["leave_network"]()
-worker["confine"](1 << 30)
-def attempt(what):
-    try:
-        what()
-    except Exception as error:
-        return type(error).__name__
-def write():
-    with open({str(path)!r}, "w") as file:
-        file.write("x")
-libc = ctypes.CDLL(None)
-address = struct.pack("=HH4s8x", socket.AF_INET, socket.htons({port}), bytes([127, 0, 0, 1]))
-report = {{
-    "own network": os.readlink("/proc/self/ns/net") != before,
-    "raw connect": libc.connect(libc.socket(socket.AF_INET, socket.SOCK_STREAM, 0), address, len(address)),
-    "memory": attempt(lambda: bytearray(1 << 31)),
-    "socket": attempt(lambda: socket.create_connection(("127.0.0.1", {port}), timeout=5)),
-    "process": attempt(lambda: subprocess.run(["true"])),
-    "write": attempt(write),
-}}
-print(json.dumps(report))
-"""
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def test_an_item_whose_gold_breaks_the_grader_is_failed(grader):
+    grade = grade_one(grader, make_example("math", "(" * 3000), "Answer: 7")
+    assert grade.verdict == grade.strict_verdict == "failed"
+    assert grade.reason
