@@ -204,7 +204,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
 def _data_words(config: Config) -> str:
     if isinstance(config.data, GeneratorData):
         return f"reasoning-gym: {', '.join(sorted(config.data.tasks))}"
-    return f"{config.data.path.name}, {config.data.format} format"
+    return f"{config.data.name}, {f'{config.data.format} format' if config.data.format else 'columns by config'}"
 
 
 def _notes(config: Config) -> tuple[str, ...]:

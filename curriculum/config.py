@@ -51,20 +51,85 @@ class GeneratorData(Section):
     splits: SplitSizes
 
 
+class Columns(Section):
+    """Which columns of a data set hold what; columns that are not named here are not read."""
+
+    question: str | None = Field(default=None, description="text")
+    answer: str | None = Field(default=None, description="text or number; the gold answer")
+    messages: str | None = Field(
+        default=None,
+        description="instead of question: turns with role and content, the last user turn is the question; the "
+        "assistant turn after it is the gold answer, or the worked solution where `answer` is a column of its own",
+    )
+    solutions: str | list[str] = Field(
+        default=[], description="one column or several, each a worked solution without the answer line, or a list"
+    )
+    skills: str | None = Field(default=None, description="a list of at most five, or text with `;` between them")
+    difficulty: str | None = Field(default=None, description="whole number, 1 easy to 5 hard")
+    group: str | None = Field(default=None, description="text or number; rows of a group stay in one split")
+
+    @model_validator(mode="after")
+    def _one_question(self) -> "Columns":
+        if (self.question is None) == (self.messages is None) or (self.question and self.answer is None):
+            raise ValueError("expected `question` and `answer`, or `messages`")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read."""
+        one_each = (self.question, self.answer, self.messages, self.skills, self.difficulty, self.group)
+        return [*dict.fromkeys(name for name in (*one_each, *self.solution_names) if name is not None)]
+
+    @property
+    def solution_names(self) -> list[str]:
+        """The columns of worked solutions."""
+        return [self.solutions] if isinstance(self.solutions, str) else self.solutions
+
+
+class HubData(Section):
+    """A data set of the Hugging Face Hub, streamed."""
+
+    name: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
+    subset: str | None = Field(default=None, description="the data set's configuration, where it has several")
+    split: str = Field(default="train", description="its split that becomes pool, probe, gate and final")
+    revision: str | None = Field(default=None, description="commit or branch; null takes the newest")
+
+
 class FileData(Section):
-    """Examples read from a JSON or JSONL file."""
+    """Examples read from a file, a folder saved by `datasets`, or the Hub."""
 
     kind: Literal["file"]
-    path: Path = Field(description="relative to the current directory")
-    format: Literal["svamp", "gsm8k", "examples"] = Field(
-        description="svamp: JSON list with Body, Question, Equation, Answer, Type; gsm8k: JSONL with question and "
-        "answer ending in `#### x`; examples: JSONL with question, gold, and optional solutions, skills, difficulty, "
-        "group"
+    path: Path | None = Field(
+        default=None,
+        description="relative to the current directory: .jsonl, .json (a list), .csv, .tsv, .parquet, or a folder "
+        "saved by `datasets`",
     )
+    hub: HubData | None = Field(default=None, description="instead of path")
+    split: str | None = Field(default=None, description="which split of a saved folder that has several")
+    format: Literal["svamp", "gsm8k", "examples"] | None = Field(
+        default=None,
+        description="svamp: rows with Body, Question, Equation, Answer, Type; gsm8k: question and answer ending in "
+        "`#### x`; examples: question, gold, and optional solutions, skills, difficulty, group",
+    )
+    columns: Columns | None = Field(default=None, description="instead of format")
+    max_rows: int | None = Field(default=None, gt=0, description="rows read from the beginning; null reads all")
     skill_labels: Path | None = Field(default=None, description="JSON file with `question2skill`, question → [skill]")
     grader: Literal["exact", "choice", "numeric", "math"] = "numeric"
     splits: SplitSizes
     max_bad_share: float = Field(default=0.05, ge=0, le=1, description="share of unusable rows that stops the run")
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> "FileData":
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("expected one of `path` and `hub`, got " + ("both" if self.path else "neither"))
+        if (self.format is None) == (self.columns is None):
+            raise ValueError("expected one of `format` and `columns`, got " + ("both" if self.format else "neither"))
+        return self
+
+    @property
+    def name(self) -> str:
+        """The file's or data set's own name, without folders."""
+        return self.hub.name if self.hub else Path(self.path or "").name
 
 
 class StudentConfig(Section):

@@ -54,7 +54,13 @@ class Batch(NamedTuple):
 def prompt_messages(
     system: str, history: Sequence[Message], question: str, shots: Sequence[tuple[str, str]] = ()
 ) -> tuple[Message, ...]:
-    """The messages a student is asked with: system, few-shot (question, answer) turns, history, question."""
+    """The messages a student is asked with: system, few-shot (question, answer) turns, history, question.
+
+    A system turn of the history joins the system prompt: templates take one, at the beginning.
+    """
+    if history and history[0].role == "system":
+        system = f"{system}\n\n{history[0].content}".strip()
+        history = history[1:]
     turns = [Message(role="system", content=system)] if system else []
     for shot_question, shot_answer in shots:
         turns += [Message(role="user", content=shot_question), Message(role="assistant", content=shot_answer)]

@@ -106,6 +106,14 @@ def test_messages_are_system_shots_history_question_in_this_order():
     assert [m.role for m in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
 
 
+@pytest.mark.parametrize(("system", "joined"), [("sys", "sys\n\nown"), ("", "own")])
+def test_a_system_turn_of_the_history_joins_the_system_prompt(system, joined):
+    history = (Message(role="system", content="own"), Message(role="user", content="h"))
+    messages = prompt_messages(system, history, "q", [("s1", "s2")])
+    assert [m.content for m in messages] == [joined, "s1", "s2", "h", "q"]
+    assert [m.role for m in messages].count("system") == 1
+
+
 def test_an_end_of_turn_inside_the_history_carries_no_loss(tokenizer):
     history = (Message(role="user", content="x"), Message(role="assistant", content="yes"))
     row = encode_row(tokenizer, prompt_messages("", history, "x"), "no")
