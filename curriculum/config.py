@@ -7,6 +7,7 @@ the run's identity and are hashed. Nothing here reads the environment, and no va
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -16,6 +17,8 @@ from curriculum.errors import ConfigError
 from curriculum.records import content_id
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class Section(BaseModel):
@@ -273,14 +276,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}"
         ) from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
+        root, tree = _parse(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
+        raise ConfigError(_encodable(f"{path}: not YAML: {error}")) from None
     if not isinstance(tree, dict) or root is None:
         raise ConfigError(f"{path}: expected keys such as `data` and `plan`, got {type(tree).__name__}")
     lines: dict[tuple[str, ...], int] = {}
-    faults = [f"{path}:{line}: key `{'.'.join(key)}` is given twice" for key, line in _walk(root, (), lines)]
+    faults = [f"{path}:{line}: key `{'.'.join(key)}` is given twice" for key, line in _walk(root, (), lines, set())]
     for override in overrides:
         faults += _override(tree, override)
     config = None
@@ -289,14 +291,36 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except ValidationError as error:
         faults += [_fault(path, e, lines) for e in error.errors()]
     if config is None or faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError(_encodable("\n".join(faults)))
     return config
 
 
+def _parse(text: str) -> tuple[yaml.Node | None, Any]:
+    """A document's nodes and its values; whatever is wrong with it raises `yaml.YAMLError`."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except Exception as error:  # PyYAML lets through whatever Python's numbers, dates and tables raise
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from None
+
+
+def _encodable(message: str) -> str:
+    return message.encode("utf-8", "backslashreplace").decode()
+
+
 def _walk(
-    node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int]
+    node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int], walked: set[int]
 ) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Records the line of every key in `lines`; yields the keys that are given twice."""
+    """Records the line of every key in `lines`; yields the keys that are given twice.
+
+    What an alias repeats is walked once, so that a node inside itself ends.
+    """
+    if id(node) in walked:
+        return
+    walked.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*at, str(key.value))
@@ -304,12 +328,12 @@ def _walk(
             if here in lines:
                 yield here, line
             lines[here] = line
-            yield from _walk(value, here, lines)
+            yield from _walk(value, here, lines, walked)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             here = (*at, str(index))
             lines[here] = value.start_mark.line + 1
-            yield from _walk(value, here, lines)
+            yield from _walk(value, here, lines, walked)
 
 
 def _override(tree: dict[str, Any], override: str) -> list[str]:
@@ -319,7 +343,7 @@ def _override(tree: dict[str, Any], override: str) -> list[str]:
     if not equals or not all(keys):
         return [f"--set {override}: expected key=value, such as plan.rows_per_round=100"]
     try:
-        value = yaml.safe_load(text)
+        value = _parse(text)[1]
     except yaml.YAMLError as error:
         return [f"--set {override}: the value is not YAML: {error}"]
     here = tree
@@ -347,4 +371,4 @@ def _fault(path: Path, error: Any, lines: Mapping[tuple[str, ...], int]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not where:
         return f"{at}: {message}"
-    return f"{at}: `{key}`: {message}, got {str(error.get('input'))[:80]!r}"
+    return f"{at}: `{key}`: {message}, got {_SHORT.repr(error.get('input'))}"

@@ -53,8 +53,9 @@ def read_examples(config: FileData) -> tuple[list[Example], list[QuarantinedRow]
     examples: list[Example] = []
     bad: list[QuarantinedRow] = []
     unseen = set(config.columns.names if config.columns else ())
+    name = config.name
     for number, row in islice(read_rows(config), config.max_rows):
-        source = f"{config.name}:{number}"
+        source = f"{name}:{number}"
         unseen.difference_update(row if isinstance(row, dict) else ())
         try:
             if isinstance(row, BadRow):
@@ -67,7 +68,7 @@ def read_examples(config: FileData) -> tuple[list[Example], list[QuarantinedRow]
     if unseen:
         raise DataError(
             f"{config.name}: expected the columns that data.columns names, got no row with "
-            f"{' or '.join(f'`{name}`' for name in sorted(unseen))}. Set data.columns"
+            f"{' or '.join(f'`{column}`' for column in sorted(unseen))}. Set data.columns"
         )
     if labels and all(e.skills == (UNLABELLED,) for e in examples):
         raise DataError(

@@ -111,8 +111,10 @@ def beginning(row: object) -> str:
 
 def printable(text: str) -> str:
     """At most 200 characters of a text on one line, with everything that is not printable escaped."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:MOST_SHOWN])
-    return "".join(shown)[:MOST_SHOWN]
+    text = text[:MOST_SHOWN]
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)[:MOST_SHOWN]
 
 
 def _open(path: Path) -> BinaryIO:
