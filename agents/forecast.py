@@ -9,7 +9,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from curriculum.config import Config, GeneratorData
+from curriculum.config import Config
+from curriculum.data_config import FileData, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
 
 ANSWERS_PER_SECOND = (6.0, 20.0)
@@ -72,7 +73,10 @@ def print_forecast(config: Config) -> None:
     )
     table.add_row("false accepts", f"{made.false_accept_rate:.1%} of same-recipe retrains with another seed")
     source = "generated here" if isinstance(config.data, GeneratorData) else "read from the given file"
-    table.add_row("leaves this machine", f"nothing: the data are {source}, the student runs here")
+    leaves = f"nothing: the data are {source}, the student runs here"
+    if isinstance(config.data, FileData) and config.data.hub:
+        leaves = f"the name {config.data.hub.name}, to the Hub its rows come from; the student runs here"
+    table.add_row("leaves this machine", leaves)
     console.print(table)
     if gain is None or gain > HOPELESS_GAIN:
         console.print(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.loop import Loop, State
-from curriculum.config import FileData
 from curriculum.data import fingerprint, read_examples
+from curriculum.data_config import FileData
 from curriculum.errors import DataError, RunDirError
 from curriculum.generator import generate_examples
 from curriculum.records import BASE, Example, QuarantinedRow

@@ -12,7 +12,8 @@ from typing import Any
 from agents.evaluation import evaluate_split
 from agents.history import gate_decision
 from agents.loop import Loop, State, stage_inputs
-from curriculum.config import Config, GeneratorData
+from curriculum.config import Config
+from curriculum.data_config import GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.records import (
@@ -204,7 +205,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
 def _data_words(config: Config) -> str:
     if isinstance(config.data, GeneratorData):
         return f"reasoning-gym: {', '.join(sorted(config.data.tasks))}"
-    return f"{config.data.path.name}, {config.data.format} format"
+    return f"{config.data.name}, {f'{config.data.format} format' if config.data.format else 'columns by config'}"
 
 
 def _notes(config: Config) -> tuple[str, ...]:

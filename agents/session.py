@@ -18,7 +18,8 @@ import yaml
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
 from agents.teacher import OfflineTeacher
-from curriculum.config import Config, FileData, flatten, load_config
+from curriculum.config import Config, flatten, load_config
+from curriculum.data_config import FileData
 from curriculum.errors import RunDirError
 from curriculum.grading import Grader
 from curriculum.prompts import system_prompt

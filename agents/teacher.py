@@ -8,7 +8,8 @@ with a verifier. It is free and exact, and it is never presented as an LLM.
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
-from curriculum.config import Config, GeneratorData
+from curriculum.config import Config
+from curriculum.data_config import GeneratorData
 from curriculum.generator import write_examples
 from curriculum.records import (
     Diagnosis,

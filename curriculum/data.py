@@ -1,55 +1,35 @@
-"""Examples read from a file: SVAMP, GSM8K, or the project's own JSON lines.
+"""Rows become examples: SVAMP, GSM8K, the project's own columns, or those that the config names.
 
 Takes the config's file section; returns examples with gold answers, declared skills, difficulty and worked
-solutions, and every row that cannot be used with the reason. Too many of those, or a file that is not what
-the config says, raise `DataError`. JSON lines are read one at a time; nothing here grades or splits.
+solutions, and every row that cannot be used with the reason. Too many of those, or a data set that is not
+what the config says, raise `DataError`. Nothing here grades or splits; where rows come from is in `rows`.
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from curriculum.config import FileData
+from curriculum.columns import UNLABELLED, Own, Row, Skills, Text, from_columns, from_own, why
+from curriculum.data_config import FileData
 from curriculum.errors import DataError
-from curriculum.records import Example, QuarantinedRow, content_id
-from curriculum.rundir import file_hash
+from curriculum.records import Example, QuarantinedRow
+from curriculum.rows import BadRow, beginning, fingerprint, read_document, read_rows
 from curriculum.svamp import group_variations, join, plain, work_out
 
-MAX_CHARS = 20_000
+__all__ = ["ALL_SKILLS", "UNLABELLED", "fingerprint", "read_examples"]
+
 ALL_SKILLS = "word_problems"
 """The one skill of a GSM8K file that comes without skill labels."""
-UNLABELLED = "unlabelled"
-"""The skill of a row for which neither the data nor the label file names one; its count shows how many there are."""
 
-_UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _MARKS = re.compile(r"<<[^<>]*>>")
 
 
-def _usable(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty")
-    if len(text) > MAX_CHARS:
-        raise ValueError(f"has {len(text)} characters, more than {MAX_CHARS}")
-    unusable = _UNUSABLE.search(text)
-    if unusable:
-        raise ValueError(f"has U+{ord(unusable[0]):04X}, a control character or lone surrogate")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_usable)]
-Skills = Annotated[list[Text], Field(max_length=5)]
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class _Svamp(_Row):
+class _Svamp(Row):
     Body: Text
     Question: Text
     Equation: Text
@@ -57,24 +37,13 @@ class _Svamp(_Row):
     Type: Text
 
 
-class _Gsm8k(_Row):
+class _Gsm8k(Row):
     question: Text
     answer: Text
 
 
-class _Own(_Row):
-    model_config = ConfigDict(extra="forbid")
-
-    question: Text
-    gold: Text
-    solutions: list[Text] = []
-    skills: Skills = []
-    difficulty: int | None = Field(default=None, ge=1, le=5)
-    group: Text | None = None
-
-
 def read_examples(config: FileData) -> tuple[list[Example], list[QuarantinedRow]]:
-    """Reads the file; returns the examples and the rows that cannot be used, both in file order.
+    """Reads the data set; returns the examples and the rows that cannot be used, both in its order.
 
     Raises:
         DataError: a file is missing, empty or not what the config says, or more than `max_bad_share` of the
@@ -83,112 +52,60 @@ def read_examples(config: FileData) -> tuple[list[Example], list[QuarantinedRow]
     labels = _read_labels(config.skill_labels) if config.skill_labels else None
     examples: list[Example] = []
     bad: list[QuarantinedRow] = []
-    for number, raw in _json_list(config.path) if config.format == "svamp" else _lines(config.path):
-        source = f"{config.path.name}:{number}"
+    unseen = set(config.columns.names if config.columns else ())
+    name = config.name
+    for number, row in islice(read_rows(config), config.max_rows):
+        source = f"{name}:{number}"
+        unseen.difference_update(row if isinstance(row, dict) else ())
         try:
-            row = _parse(raw) if isinstance(raw, bytes) else raw
-            examples.append(_example(row, source, config, labels))
+            if isinstance(row, BadRow):
+                bad.append(QuarantinedRow(source=source, reason=row.reason, text=row.text))
+            else:
+                examples.append(_example(row, source, config, labels))
         except ValueError as error:
-            bad.append(QuarantinedRow(source=source, reason=_reason(error), text=_beginning(raw)))
+            bad.append(QuarantinedRow(source=source, reason=why(error, config.columns), text=beginning(row)))
     _check_share(config, len(examples), bad)
+    if unseen:
+        raise DataError(
+            f"{config.name}: expected the columns that data.columns names, got no row with "
+            f"{' or '.join(f'`{column}`' for column in sorted(unseen))}. Set data.columns"
+        )
     if labels and all(e.skills == (UNLABELLED,) for e in examples):
         raise DataError(
-            f"{config.skill_labels}: expected skills of the questions in {config.path}, got none of its "
+            f"{config.skill_labels}: expected skills of the questions in {config.name}, got none of its "
             f"{len(examples)} questions: give the label file of this data set, or set data.skill_labels to null"
         )
     return (group_variations(examples) if config.format == "svamp" else examples), bad
 
 
-def fingerprint(config: FileData) -> str:
-    """SHA-256 over the contents of the data file and of the label file, where one is given."""
-    files = [config.path, *([config.skill_labels] if config.skill_labels else [])]
-    for path in files:
-        _open(path).close()
-    return content_id([file_hash(path) for path in files], 64)
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(
-            f"{path}: expected a data file, got: {error.strerror}. The path is relative to the current directory; "
-            "set data.path (or data.skill_labels)"
-        ) from None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with _open(path) as file:
-        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-
-
-def _json_list(path: Path) -> Iterator[tuple[int, object]]:
-    top = _document(path)
-    if not isinstance(top, list):
-        raise DataError(f"{path}: expected a JSON list of rows, got {type(top).__name__}: check data.format")
-    yield from enumerate(top, 1)
-
-
-def _document(path: Path) -> object:
-    with _open(path) as file:
-        try:
-            return _parse(file.read())
-        except ValueError as error:
-            raise DataError(f"{path}: expected a JSON document, got: {_reason(error)}. Check data.format") from None
-
-
 def _read_labels(path: Path) -> dict[str, list[str]]:
-    top = _document(path)
+    top = read_document(path)
     labels = top.get("question2skill") if isinstance(top, dict) else None
     try:
         return TypeAdapter(dict[str, Skills]).validate_python(labels, strict=True)
     except ValidationError as error:
         raise DataError(
-            f"{path}: expected `question2skill`, a map from question to a list of skills, got: {_reason(error)}"
+            f"{path}: expected `question2skill`, a map from question to a list of skills, got: {why(error, None)}"
         ) from None
 
 
-def _parse(raw: bytes) -> object:
-    try:
-        return json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("JSON is nested too deeply") from None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _reason(error: ValueError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part)[:40] for part in first["loc"]) or "row"
-        if first["type"] == "missing":
-            return f"column `{where}` is missing"
-        return f"`{where}`: {first['msg'].removeprefix('Value error, ')}"
-    return str(error)
-
-
-def _beginning(raw: object) -> str:
-    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, ensure_ascii=True)
-    return text.strip()[:200]
-
-
 def _check_share(config: FileData, good: int, bad: Sequence[QuarantinedRow]) -> None:
-    rows = good + len(bad)
+    rows, where = good + len(bad), config.path or config.name
     if rows == 0:
-        raise DataError(f"{config.path}: expected rows of format `{config.format}`, got an empty file: set data.path")
+        raise DataError(
+            f"{config.path or config.name}: expected rows of {_kind(config)}, got an empty file: set data.path"
+        )
     if good == 0 or len(bad) > config.max_bad_share * rows:
         reasons = "".join(f"\n  {row.source}: {row.reason}" for row in bad[:5])
         raise DataError(
-            f"{config.path}: expected at most {config.max_bad_share:.1%} unusable rows of format `{config.format}`, "
+            f"{where}: expected at most {config.max_bad_share:.1%} unusable rows of {_kind(config)}, "
             f"got {len(bad)} of {rows}; the first of them:{reasons}\n"
-            "Mend the rows, check data.format, or raise data.max_bad_share"
+            f"Mend the rows, check data.{'format' if config.format else 'columns'}, or raise data.max_bad_share"
         )
+
+
+def _kind(config: FileData) -> str:
+    return f"format `{config.format}`" if config.format else "the columns of data.columns"
 
 
 def _example(row: object, source: str, config: FileData, labels: Mapping[str, list[str]] | None) -> Example:
@@ -196,9 +113,10 @@ def _example(row: object, source: str, config: FileData, labels: Mapping[str, li
         content = _from_svamp(_Svamp.model_validate(row))
     elif config.format == "gsm8k":
         content = _from_gsm8k(_Gsm8k.model_validate(row))
+    elif config.columns is None:
+        content = from_own(Own.model_validate(row))
     else:
-        own = _Own.model_validate(row)
-        content = own.model_dump() | {"solutions": tuple(own.solutions), "skills": tuple(own.skills or [UNLABELLED])}
+        content = from_columns(row, config.columns)
     if labels is not None:
         content["skills"] = tuple(labels.get(content["question"]) or [UNLABELLED])
     return Example.make(**content, grader=config.grader, source=source)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from curriculum.config import GeneratorData, Level
+from curriculum.data_config import GeneratorData, Level
 from curriculum.duplicates import GENERATED, normalise
 from curriculum.errors import DataError
 from curriculum.records import Example, GraderName, content_id

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
-from curriculum.config import SplitSizes
+from curriculum.data_config import SplitSizes
 from curriculum.duplicates import SeenQuestions, assert_no_leak, leaks, normalise
 from curriculum.errors import DataError
 from curriculum.records import Example, Record, Split, content_id

@@ -3,15 +3,23 @@
 Takes messages and a tokenizer, gives token ids and padded tensors. The loss covers the target and the
 end-of-turn token, nothing before and nothing after. Padding is masked by position, never by token id,
 because many tokenizers pad with the very token that ends a turn.
+
+Only the template writes control tokens. A message that holds the text of one, such as `<|im_end|>`, gets the
+ordinary tokens of that text, so no data set, teacher or student can end a turn or speak as somebody else.
 """
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2.exceptions import TemplateError
 
 from curriculum.errors import UserError
 from curriculum.records import Message
+
+BREAK = "\x02"
+"""Where a rendered conversation is cut before it is tokenised; data with this control character are quarantined."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +54,13 @@ class Batch(NamedTuple):
 def prompt_messages(
     system: str, history: Sequence[Message], question: str, shots: Sequence[tuple[str, str]] = ()
 ) -> tuple[Message, ...]:
-    """The messages a student is asked with: system, few-shot (question, answer) turns, history, question."""
+    """The messages a student is asked with: system, few-shot (question, answer) turns, history, question.
+
+    A system turn of the history joins the system prompt: templates take one, at the beginning.
+    """
+    if history and history[0].role == "system":
+        system = f"{system}\n\n{history[0].content}".strip()
+        history = history[1:]
     turns = [Message(role="system", content=system)] if system else []
     for shot_question, shot_answer in shots:
         turns += [Message(role="user", content=shot_question), Message(role="assistant", content=shot_answer)]
@@ -141,12 +155,27 @@ def collate(rows: Sequence[EncodedRow], weights: Sequence[float], pad: int) -> B
 def _apply_template(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], *, generate: bool
 ) -> tuple[int, ...]:
-    turns = [{"role": m.role, "content": m.content} for m in messages]
+    starts = _control_starts(tokenizer)
+    turns = [{"role": m.role, "content": starts.sub(rf"\g<0>{BREAK}", m.content)} for m in messages]
     try:
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=generate, tokenize=True, return_dict=False)
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=generate, tokenize=False)
     except TemplateError as error:
         raise UserError(
             f"{tokenizer.name_or_path}: expected a chat template that takes the roles "
             f"{', '.join(dict.fromkeys(m.role for m in messages))}, got: {error}. Use another base model"
         ) from None
-    return tuple(ids)
+    return tuple(
+        token for piece in str(text).split(BREAK) for token in tokenizer(piece, add_special_tokens=False)["input_ids"]
+    )
+
+
+@lru_cache(maxsize=8)
+def _control_starts(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
+    """Matches every first character of a special token's text.
+
+    A text that is cut after it is whole in no piece, so no algorithm of a tokenizer can take it for the token.
+    A special token of one character cannot be cut; it is left alone.
+    """
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    texts = sorted(re.escape(text) for text in special if len(text) > 1)
+    return re.compile(f"(?=(?:{'|'.join(texts)})).", re.DOTALL) if texts else re.compile("(?!)")

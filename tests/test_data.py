@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum.config import FileData, SplitSizes
 from curriculum.data import UNLABELLED, fingerprint, read_examples
+from curriculum.data_config import FileData, SplitSizes
 from curriculum.errors import DataError
 from curriculum.records import Example, QuarantinedRow
 from curriculum.svamp import join, plain, work_out
@@ -189,7 +189,11 @@ def test_own_rows_carry_what_they_declare(tmp_path: Path) -> None:
         (b'["question", "gold"]', "valid dictionary"),
         (b'{"question": "a"}', "column `gold` is missing"),
         (b'{"question": "", "gold": "b"}', "`question`: is empty"),
-        (b'{"question": "a", "gold": 4}', "`gold`: Input should be a valid string"),
+        (b'{"question": "a", "gold": true}', "`gold`: Input should be a valid string"),
+        (b'{"question": "a", "gold": ["4"]}', "`gold`: Input should be a valid string"),
+        (b'{"question": "a", "gold": 1e999}', "`gold`: is inf, not a finite number"),
+        (b'{"question": "a", "gold": ' + b"9" * 5000 + b"}", "has a number of 5000 digits"),
+        (b'{"question": 4, "gold": "b"}', "`question`: Input should be a valid string"),
         (b'{"question": "a", "gold": NaN}', "NaN is no JSON number"),
         (b'{"question": "a\\u0000", "gold": "b"}', "has U+0000, a control"),
         (b'{"question": "a\\u001b[2J", "gold": "b"}', "has U+001B, a control"),
@@ -199,6 +203,9 @@ def test_own_rows_carry_what_they_declare(tmp_path: Path) -> None:
         (b'{"question": "a", "gold": "b", "\\ud800": 1}', ""),
         (b'{"question": "a", "gold": "b", "skills": ["1", "2", "3", "4", "5", "6"]}', "`skills`: "),
         (b'{"question": "' + b"x" * 20_001 + b'", "gold": "b"}', "20001 characters, more than 20000"),
+        (b'{"question": "' + b"x" * 5_000_000 + b'", "gold": "b"}', "5000000 characters, more than 20000"),
+        (b'{"question": "a", "gold": "b", "skills": ["two\\nlines"]}', "`skills.0`: is no name of one line"),
+        (b'{"question": "a", "gold": "b", "\\u001b[2J\\u202e": 1}', r"`\x1b[2J\u202e`: Extra inputs"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
@@ -206,7 +213,7 @@ def test_a_bad_line_is_set_aside_with_its_reason(tmp_path: Path, line: bytes, re
     examples, (bad,) = read_lines(tmp_path, "examples", OWN_ROW, b"", line)
     assert len(examples) == 1
     assert bad.source == "rows.jsonl:3" and reason in bad.reason and len(bad.text) <= 200
-    bad.model_dump_json()
+    assert (bad.reason + bad.text).isprintable()
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))
@@ -239,6 +246,7 @@ def test_a_file_without_a_single_usable_row_stops(tmp_path: Path) -> None:
         ("svamp", b"", "not JSON"),
         ("svamp", b"[]", "got an empty file"),
         ("examples", b"\n\n", "got an empty file"),
+        ("svamp", b"[" * 100_000, "nested too deeply"),
         ("svamp", b'{"rows": []}', "expected a JSON list of rows, got dict"),
         ("svamp", b"[\xff]", "not UTF-8"),
     ],

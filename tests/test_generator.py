@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from curriculum.config import GeneratorData, Level, SplitSizes
+from curriculum.data_config import GeneratorData, Level, SplitSizes
 from curriculum.errors import DataError
 from curriculum.generator import UNREPRODUCIBLE, Shortfall, check_tasks, generate_examples, write_examples
 from curriculum.safe_tasks import SAFE_TASKS

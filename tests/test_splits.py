@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.config import SplitSizes
+from curriculum.data_config import SplitSizes
 from curriculum.errors import DataError, LeakError
 from curriculum.records import Example, Message, TrainingRow
 from curriculum.splits import SplitResult, assert_no_leak, leaks, normalise, split_examples
