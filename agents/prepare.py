@@ -77,7 +77,8 @@ def _examples(loop: Loop) -> tuple[list[Example], list[QuarantinedRow]]:
 
 def _check_unchanged(folder: Path, inputs: Mapping[str, str]) -> None:
     before = read_json(folder / DONE)["inputs"]
-    changed = [key for key in inputs if before.get(key) != inputs[key]]
+    # The identity was compared when the run was opened; a fork took this stage over from a run with another one.
+    changed = [key for key in inputs if key != "identity" and before.get(key) != inputs[key]]
     if changed:
         raise RunDirError(
             f"{folder.parent}: {' and '.join(changed)} changed since this run began. Put back what it began with, "

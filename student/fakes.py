@@ -66,4 +66,6 @@ class FakeStudent:
         (folder / "rows.json").write_text(json.dumps({**counts, "seed": settings.seed}, sort_keys=True))
         progress(Progress(1, 1, "loss 1.00"))
         tokens = sum(len(row.target.split()) for row in rows)
-        return TrainingResult(steps=1, training_tokens=tokens, target_tokens=tokens, losses=(1.0,), dropped=())
+        return TrainingResult(
+            steps=1, training_tokens=tokens, target_tokens=tokens, losses=(1.0,), dropped=(), gradient_norms=(0.5,)
+        )

@@ -53,6 +53,8 @@ class TrainingResult(NamedTuple):
     losses: tuple[float, ...]
     dropped: tuple[str, ...]
     """Ids of training rows that were too long."""
+    gradient_norms: tuple[float, ...] = ()
+    """One an optimizer step, before clipping."""
 
 
 class Student(Protocol):

@@ -102,6 +102,7 @@ class LocalStudent:
             target_tokens=result["target_tokens"],
             losses=tuple(result["losses"]),
             dropped=tuple(result["dropped"]),
+            gradient_norms=tuple(result["gradient_norms"]),
         )
 
     def close(self) -> None:
