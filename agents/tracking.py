@@ -180,7 +180,7 @@ def _trackio(report: RunReport, folder: Path) -> None:
     os.environ["TRACKIO_DIR"] = str(folder)
     import trackio
 
-    for old in trackio.Api().runs(PROJECT):
+    for old in trackio.Api().runs(PROJECT) if (folder / f"{PROJECT}.db").exists() else ():
         if old.name == report.run:
             old.delete()
     trackio.init(PROJECT, name=report.run, config=texts(report), embed=False, auto_log_gpu=False, auto_log_cpu=False)
