@@ -21,6 +21,7 @@ def prepare(loop: Loop, state: State) -> State:
     Raises:
         DataError: too many bad rows, or too few good ones for the splits.
         RunDirError: the data changed since the run began.
+        UserError: the base model cannot be used.
     """
     data = loop.config.data
     inputs = {
@@ -33,6 +34,7 @@ def prepare(loop: Loop, state: State) -> State:
         _check_unchanged(folder, inputs)
 
     def work(folder: Path) -> Mapping[str, Any]:
+        loop.student.check(folder / "student.log")
         examples, quarantined = _examples(loop)
         result = split_examples(examples, data.splits, loop.config.seed)
         sizes = Counter(str(e.split) for e in result.examples)

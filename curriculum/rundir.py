@@ -6,7 +6,6 @@ state. A stage with a valid `done.json` is skipped and returns that same update;
 goes on from its journals when they were written for the same inputs. Nothing here knows what a stage does.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -177,8 +176,8 @@ def append_line(path: Path, value: object) -> None:
     with _told_when_unwritable(path), path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while line:  # what a nearly full disk did not take fails, with its reason, the second time
+                line = line[file.write(line) :]
         except OSError:
             with suppress(OSError):
                 file.truncate(before)

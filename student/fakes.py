@@ -27,6 +27,9 @@ class FakeStudent:
         """A constant: there are no weights."""
         return content_id({"fake": 1}, 64)
 
+    def check(self, log: Path) -> None:
+        """There is nothing to check."""
+
     def answer(
         self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
     ) -> Iterator[StudentAnswer]:

@@ -67,6 +67,14 @@ class Student(Protocol):
         """Hash of the base model's weights and tokenizer files."""
         ...
 
+    def check(self, log: Path) -> None:
+        """Finds out whether the base can be served and trained at all, before anything is paid for.
+
+        Raises:
+            UserError: it needs code of its own, cannot be read, or its chat template does not serve.
+        """
+        ...
+
     def answer(
         self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
     ) -> Iterator[StudentAnswer]:
