@@ -148,9 +148,9 @@ def _check_code(name: str, folder: Path) -> None:
     """A model that transformers itself has no code for would need its own, which is never run."""
     config = _read_json(name, folder / "config.json")
     if "auto_map" in config:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+        from transformers import CONFIG_MAPPING
 
-        if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        if config.get("model_type") not in CONFIG_MAPPING:
             raise UserError(
                 f"student.base {name}: expected a model that transformers knows, got one that needs code of its own "
                 f"(auto_map in {folder / 'config.json'}): such code is never run. Give another base model"
