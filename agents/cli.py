@@ -29,6 +29,7 @@ app = typer.Typer(
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key: a.b=c")]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line")]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as runs/configs/quickstart.yaml")]
+Trust = Annotated[bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]
 
 INTERRUPTED = 130
@@ -47,11 +48,13 @@ def run(
     """Start a run: examine, diagnose, teach and re-examine the student for the configured rounds."""
     with _user_errors(json_):
         from agents.session import create_run, remove_run
+        from agents.tracking import check_trackers
         from curriculum.config import load_config
         from curriculum.errors import UserError
         from curriculum.rundir import DONE
 
         loaded = load_config(config, set_ or ())
+        check_trackers(loaded)
         directory = create_run(loaded, config, name)
         try:
             with directory:
@@ -65,20 +68,50 @@ def run(
 @app.command()
 def resume(
     run: RunPath,
+    extend: Annotated[int | None, typer.Option(min=1, metavar="N", help="Do N rounds more than configured")] = None,
     set_: Set = None,
-    trust_grader: Annotated[
-        bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")
-    ] = False,
+    trust_grader: Trust = False,
     json_: Json = False,
 ) -> None:
-    """Go on with a run where it stopped. --set may change operational keys, such as rounds."""
+    """Go on with a run where it stopped. --extend adds rounds; --set may change operational keys."""
     with _user_errors(json_):
-        from agents.session import check_grader_trusted, open_run, record_changes
+        from agents.session import check_grader_trusted, extended, open_run, record_changes
+        from agents.tracking import check_trackers
 
         directory, config = open_run(run, set_ or ())
+        check_trackers(config)
         check_grader_trusted(directory, config, trust_grader)
         with directory:
+            if extend:
+                config = extended(directory, config, extend)
             record_changes(run, config)
+            _go(directory, config, json_)
+
+
+@app.command()
+def fork(
+    run: RunPath,
+    round_: Annotated[int, typer.Option("--round", min=0, help="The last round to take over; 0 is the baseline")],
+    name: Annotated[
+        str | None, typer.Option(help="The new run's folder name; the old one's with a number otherwise")
+    ] = None,
+    set_: Set = None,
+    trust_grader: Trust = False,
+    json_: Json = False,
+) -> None:
+    """Start a run from a finished round of another. --set may change plan, training, gate and seed."""
+    with _user_errors(json_):
+        from agents.fork import fork_run
+        from agents.session import check_grader_trusted
+        from agents.tracking import check_trackers
+        from curriculum.rundir import RunDir
+
+        def check(config: "Config") -> None:
+            check_trackers(config)
+            check_grader_trusted(RunDir(run), config, trust_grader)
+
+        directory, config = fork_run(run, round_, name, set_ or (), check)
+        with directory:
             _go(directory, config, json_)
 
 
@@ -130,9 +163,11 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
 
     from agents.graph import run_graph
     from agents.progress import ProgressPrinter
-    from agents.reporting import finished_rounds, print_report, write_pages
+    from agents.reporting import print_report, write_pages
     from agents.session import open_loop
+    from agents.tracking import track
     from curriculum.errors import StopRequested
+    from curriculum.rundir import finished_rounds
 
     progress = ProgressPrinter()
     control = RunControl()
@@ -154,6 +189,7 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     rounds = 0
     if finished_rounds(directory):
         made = write_pages(directory, config)
+        track(directory, config, progress.say)
         print_report(directory, made, None)
         rounds = len(made.rounds) - 1
         status = made.status if status == "finished" else status
@@ -185,17 +221,19 @@ def _graceful_stop(loop: "Loop", control: object) -> Iterator[None]:
 @contextmanager
 def _user_errors(json_: bool) -> Iterator[None]:
     """Prints what a user can fix without a traceback; exit code 2."""
-    from curriculum.errors import TutelageError, UserError
+    from curriculum.errors import TutelageError, UserError, is_disk_fault
 
     try:
         yield
-    except TutelageError as error:
+    except (TutelageError, OSError) as error:
+        if isinstance(error, OSError) and not is_disk_fault(error):
+            raise
         typer.echo(f"error: {error}", err=True)
         if json_:
             typer.echo(
                 json.dumps({"run": None, "status": "error", "rounds": None, "report": None, "error": str(error)})
             )
-        raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
+        raise typer.Exit(2 if isinstance(error, UserError | OSError) else 1) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

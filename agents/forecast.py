@@ -4,6 +4,7 @@ Times are a range around what was measured with the quickstart's student on two 
 runs/LOG.md); another student or machine moves them.
 """
 
+from shutil import disk_usage
 from typing import NamedTuple
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 from curriculum.config import Config
 from curriculum.data_config import FileData, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
+from student.base_model import SMOLLM2, find_base, linear_sizes
 
 ANSWERS_PER_SECOND = (6.0, 20.0)
 """Slow and fast: the base rambles to its token limit, a taught student stops early."""
@@ -25,6 +27,16 @@ HOPELESS_GAIN = 0.15
 """A gate that cannot see a gain of 15 points is warned of."""
 
 
+BYTES_PER_ANSWER = 600
+"""Of an answer and its grade; measured with the quickstart: 560."""
+BYTES_PER_EXAMPLE = 1500
+"""Of an example, its label, and its uses as a row."""
+SMOLLM2_LINEAR_SUM = 305_280
+"""Σ (inputs + outputs) over SmolLM2-135M's linear layers, for when it is not converted yet."""
+SMOLLM2_BYTES = 272_000_000
+"""What its conversion writes into the user's cache."""
+
+
 class Forecast(NamedTuple):
     """Counts over the whole run; minutes as (least, most)."""
 
@@ -34,6 +46,11 @@ class Forecast(NamedTuple):
     minutes: tuple[float, float]
     detectable_gain: float | None
     false_accept_rate: float
+    disk_bytes: int | None
+    """The most the run's folder takes, which is at its end: nothing but journals is deleted. `None` while the base
+    is not on this machine, for its adapters' size is not known."""
+    cache_bytes: int
+    """What the base will take in the user's cache beyond that."""
 
 
 def forecast(config: Config) -> Forecast:
@@ -46,7 +63,32 @@ def forecast(config: Config) -> Forecast:
     least = answers / ANSWERS_PER_SECOND[1] + rows / ROWS_PER_SECOND[1] + START_SECONDS[0] * (evaluations + rounds)
     most = answers / ANSWERS_PER_SECOND[0] + rows / ROWS_PER_SECOND[0] + START_SECONDS[1] * (evaluations + rounds)
     gate = (splits.gate, DISCORDANT_SHARE, config.gate.alpha, config.gate.retrain_sd)
-    return Forecast(answers, rows, (least / 60, most / 60), detectable_gain(*gate), false_accept_rate(*gate))
+    sizes = detectable_gain(*gate), false_accept_rate(*gate)
+    disk = _disk_bytes(config, answers)
+    cache = SMOLLM2_BYTES if config.student.base == SMOLLM2 and find_base(SMOLLM2) is None else 0
+    return Forecast(answers, rows, (least / 60, most / 60), *sizes, disk, cache)
+
+
+def adapter_bytes(config: Config) -> int | None:
+    """One adapter's float32 weights: 4 · rank · Σ (inputs + outputs) over the linear layers of the base."""
+    folder = find_base(config.student.base)
+    if config.student.engine == "fake":
+        return 0
+    if folder is not None:
+        return 4 * config.training.rank * sum(map(sum, linear_sizes(folder)))
+    return 4 * config.training.rank * SMOLLM2_LINEAR_SUM if config.student.base == SMOLLM2 else None
+
+
+def _disk_bytes(config: Config, answers: int) -> int | None:
+    """Every round's adapter stays, rolled back or not; none is there twice, for a finished draft is renamed."""
+    adapter, splits = adapter_bytes(config), config.data.splits
+    if adapter is None:
+        return None
+    pool = len(config.data.tasks) * config.data.per_task if isinstance(config.data, GeneratorData) else splits.pool or 0
+    examples = splits.probe + splits.gate + splits.final + pool + config.rounds * config.plan.rows_per_round
+    # One split's journal is there beside its answers: at most the final one's.
+    texts = BYTES_PER_ANSWER * (answers + splits.final) + BYTES_PER_EXAMPLE * examples
+    return config.rounds * adapter + texts
 
 
 def _cap(config: Config) -> int:
@@ -63,6 +105,10 @@ def print_forecast(config: Config) -> None:
     table.add_row("student answers", f"{made.answers:,}")
     table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included)")
     table.add_row("time on 2 CPU cores", f"{made.minutes[0]:.0f} to {made.minutes[1]:.0f} minutes")
+    disk = "unknown until the base is on this machine" if made.disk_bytes is None else _megabytes(made.disk_bytes)
+    cache = f", and {_megabytes(made.cache_bytes)} for the base in your cache" if made.cache_bytes else ""
+    free = disk_usage(next(p for p in [config.runs_dir.absolute(), *config.runs_dir.absolute().parents] if p.exists()))
+    table.add_row("disk at the peak", f"{disk}, adapters of all rounds included{cache}; {_megabytes(free.free)} free")
     table.add_row("teacher calls", "0: the offline teacher calls nobody")
     table.add_row("money", "0")
     gain = made.detectable_gain
@@ -83,3 +129,9 @@ def print_forecast(config: Config) -> None:
             f"[bold]Warning:[/bold] with {config.data.splits.gate} gate items only gains above {HOPELESS_GAIN:.0%} are "
             "seen; smaller ones will be rolled back. Raise data.splits.gate."
         )
+    if (made.disk_bytes or 0) + made.cache_bytes > free.free:
+        console.print("[bold]Warning:[/bold] the disk has too little space for that. Free some, or move runs_dir.")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

@@ -22,6 +22,7 @@ def prepare(loop: Loop, state: State) -> State:
     Raises:
         DataError: too many bad rows, or too few good ones for the splits.
         RunDirError: the data changed since the run began.
+        UserError: the base model cannot be used.
     """
     data = loop.config.data
     inputs = {
@@ -36,6 +37,7 @@ def prepare(loop: Loop, state: State) -> State:
         _check_unchanged(folder, inputs)
 
     def work(folder: Path) -> Mapping[str, Any]:
+        loop.student.check(folder / "student.log")
         examples, quarantined = _examples(loop)
         result = split_examples(examples, data.splits, loop.config.seed)
         _check_shots(loop, result.examples)
@@ -102,7 +104,8 @@ def _check_shots(loop: Loop, examples: Sequence[Example]) -> None:
 
 def _check_unchanged(folder: Path, inputs: Mapping[str, str]) -> None:
     before = read_json(folder / DONE)["inputs"]
-    changed = [key for key in inputs if before.get(key) != inputs[key]]
+    # The identity was compared when the run was opened; a fork took this stage over from a run with another one.
+    changed = [key for key in inputs if key != "identity" and before.get(key) != inputs[key]]
     if changed:
         raise RunDirError(
             f"{folder.parent}: {' and '.join(changed)} changed since this run began. Put back what it began with, "

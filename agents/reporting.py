@@ -12,6 +12,7 @@ from typing import Any
 from agents.evaluation import evaluate_split
 from agents.history import gate_decision
 from agents.loop import Loop, State, stage_inputs
+from agents.tracking import track
 from curriculum.config import Config
 from curriculum.data_config import GeneratorData
 from curriculum.errors import RunDirError
@@ -34,6 +35,7 @@ from curriculum.rundir import (
     DONE,
     RunDir,
     append_line,
+    finished_rounds,
     read_json,
     read_record,
     read_records,
@@ -65,6 +67,7 @@ def report(loop: Loop, state: State) -> State:
     if not done_before:
         loop.say(f"round {round_}: {decision_words(read_record(folder / 'report.json', RoundReport))}")
         write_pages(loop.run, loop.config)
+        track(loop.run, loop.config, loop.say)
     loop.check_stop()
     return update
 
@@ -102,6 +105,7 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         reason = plan.stop_reason or "the approved plan was to stop"
         return records._replace(plan=plan, decision=stopped(round_, current.name, before.grades, loop.labels, reason))
     decision = gate_decision(loop, round_)
+    curves = read_json(folder("train") / "losses.json")
     return records._replace(
         decision=decision,
         grades_after=evaluate_split(loop, loop.adapter_files(state["candidate"], round_), "gate").grades,
@@ -109,7 +113,9 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         rows=read_records(folder("build") / "training_set.jsonl", TrainingRow),
         dropped=[r for stage in ("build", "train") for r in read_records(folder(stage) / "dropped.jsonl", DroppedRow)],
         adapter=read_record(folder("train") / "adapter.json", Adapter),
-        losses=read_json(folder("train") / "losses.json")["losses"],
+        losses=curves["losses"],
+        gradient_norms=curves.get("gradient_norms", ()),
+        max_grad_norm=loop.config.training.max_grad_norm,
     )
 
 
@@ -162,14 +168,6 @@ def write_pages(run: RunDir, config: Config) -> RunReport:
     return made
 
 
-def finished_rounds(run: RunDir) -> int:
-    """How many rounds have a report, round 0 included."""
-    count = 0
-    while (run.round_stage(count, "report") / DONE).exists():
-        count += 1
-    return count
-
-
 def gather(run: RunDir, config: Config) -> RunReport:
     """The run's report so far, from the rounds that have one."""
     rounds = [
@@ -196,7 +194,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         config_hash=config.identity_hash,
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],
-        notes=_notes(config),
+        notes=(*_notes(config), *_lineage(facts)),
         final=final,
         rounds=tuple(rounds),
     )
@@ -219,6 +217,18 @@ def _notes(config: Config) -> tuple[str, ...]:
     if not isinstance(config.data, GeneratorData) and config.data.format == "svamp":
         notes.append("Worked solutions are templated from the data set's equations; no person or model wrote them.")
     return tuple(notes)
+
+
+def _lineage(facts: Mapping[str, Any]) -> list[str]:
+    """Where a fork comes from, the oldest ancestor first."""
+    sentences = []
+    for fork in facts.get("lineage", []):
+        changed = ", ".join(f"{key} {was} → {now}" for key, (was, now) in fork["changed"].items()) or "nothing changed"
+        sentences.append(
+            f"Forked from {fork['run']}, whose rounds 0 to {fork['round']} it shares; from then on: {changed}. Where "
+            "the final split was opened before the fork was made, it can have chosen the fork."
+        )
+    return sentences
 
 
 def print_report(run: RunDir, made: RunReport, round_: int | None) -> None:

@@ -7,11 +7,12 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,15 +21,18 @@ from agents.progress import ProgressPrinter
 from agents.teacher import OfflineTeacher
 from curriculum.config import Config, flatten, load_config
 from curriculum.data_config import FileData
-from curriculum.errors import RunDirError
+from curriculum.errors import ConfigError, RunDirError
+from curriculum.gate import gate_p_value
 from curriculum.grading import Grader
 from curriculum.prompts import system_prompt
-from curriculum.rundir import RunDir, append_line, read_json, write_atomic, write_json
+from curriculum.report import RoundReport
+from curriculum.rundir import RunDir, append_line, finished_rounds, read_json, read_record, write_atomic, write_json
 from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
 from student.interface import Student
 from student.local import LocalStudent
 
+MOST_GATE_ITEMS = 10_000
 LIBRARIES = ("torch", "transformers", "peft", "langgraph", "reasoning-gym", "math-verify")
 
 
@@ -40,22 +44,36 @@ def create_run(config: Config, config_path: Path, name: str | None) -> RunDir:
     Raises:
         RunDirError: the named run exists, or the folder cannot be made.
     """
-    path = config.runs_dir / (name or _free_name(config.runs_dir, config_path.stem))
+    check_gate(config)
+    with new_folder(config, name, config_path.stem) as (draft, path):
+        write_first_files(draft, path.name, config, {})
+    return RunDir(path)
+
+
+@contextmanager
+def new_folder(config: Config, name: str | None, stem: str) -> Iterator[tuple[Path, Path]]:
+    """A folder to make a run in, and the one it becomes when it is complete: a kill leaves no half a run.
+
+    Raises:
+        RunDirError: the named run exists, or the folder cannot be made.
+    """
+    path = config.runs_dir / (name or _free_name(config.runs_dir, stem))
     if path.name in ("", ".", "..") or path.parent != config.runs_dir:
         raise RunDirError(f"--name {name}: expected a plain folder name, such as first-try")
     if path.exists():
         raise RunDirError(f"{path}: this run exists. Go on with `tutelage resume {path}`, or give another --name")
-    draft = path.with_name(f".{path.name}.tmp")  # renamed when complete: a kill leaves no half a run
+    draft = path.with_name(f".{path.name}.tmp")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        _write_first_files(draft, path.name, config)
+        yield draft, path
         draft.rename(path)
     except OSError as error:
         raise RunDirError(
-            f"{path}: cannot make the run's folder: {error.strerror}. Set runs_dir to a place you own"
+            f"{path}: cannot make the run's folder: {error.strerror}. Set runs_dir to a place you own, with space left"
         ) from None
-    return RunDir(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]:
@@ -75,9 +93,48 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]
         raise RunDirError(
             f"{path}: these keys are the run's identity and cannot change within it:\n"
             + "\n".join(changed)
-            + "\nPut them back, or start a new run"
+            + f"\nPut them back, start a new run, or try them on a copy: tutelage fork {path} --round K"
         )
     return RunDir(path), config
+
+
+def extended(run: RunDir, config: Config, rounds: int) -> Config:
+    """The config of a run that is to have some rounds more.
+
+    Raises:
+        RunDirError: the run's own plan was to stop: more rounds would not be taken.
+    """
+    done = finished_rounds(run)
+    if done:
+        last = read_record(run.round_stage(done - 1, "report") / "report.json", RoundReport)
+        if last.decision == "stopped":
+            raise RunDirError(
+                f"{run.path}: expected a run that more rounds can follow, got one that stopped itself in round "
+                f"{last.round}: {last.reason}. Let other settings take over from an earlier round: "
+                f"tutelage fork {run.path} --round {last.round - 1} --set KEY=VALUE"
+            )
+    return config.model_copy(update={"rounds": config.rounds + rounds})
+
+
+def check_gate(config: Config) -> None:
+    """Refuses a gate that could accept nothing, were every item gained and none lost.
+
+    Raises:
+        ConfigError: with the smallest size that could.
+    """
+
+    def can_accept(items: int) -> bool:
+        return gate_p_value(items, 0, items, config.gate.retrain_sd) <= config.gate.alpha
+
+    size = config.data.splits.gate
+    if not can_accept(size):
+        least = next((n for n in range(size + 1, MOST_GATE_ITEMS) if can_accept(n)), None)
+        advice = "lower gate.retrain_sd" if least is None else f"give data.splits.gate at least {least} items"
+        raise ConfigError(
+            f"data.splits.gate: expected items enough to accept an adapter that answers all of them right and none "
+            f"before, got {size}: with gate.alpha {config.gate.alpha:g} no gain could be seen. So {advice}; "
+            "`tutelage forecast` says what a size can see"
+        )
 
 
 def record_changes(path: Path, config: Config) -> None:
@@ -133,7 +190,8 @@ def _grader(config: Config) -> Grader:
     return Grader(pattern=config.data.grader_pattern, function=config.data.grader_function)
 
 
-def _write_first_files(folder: Path, name: str, config: Config) -> None:
+def write_first_files(folder: Path, name: str, config: Config, origin: Mapping[str, Any]) -> None:
+    """Writes a new run's config and its `run.json`; `origin` is what only a fork has."""
     _write_config(folder, config)
     commit, dirty = _git()
     facts = {
@@ -147,7 +205,7 @@ def _write_first_files(folder: Path, name: str, config: Config) -> None:
         "libraries": {library: metadata.version(library) for library in LIBRARIES},
         "identity": config.identity(),
     }
-    write_json(folder / "run.json", facts)
+    write_json(folder / "run.json", facts | dict(origin))
 
 
 def _free_name(runs_dir: Path, stem: str) -> str:

@@ -2,19 +2,19 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.history import accepted_rounds, gate_folder
 from agents.loop import Loop, State, stage_inputs
-from curriculum.errors import DataError
+from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import format_target
 from curriculum.mixture import draw_pool, training_rows
 from curriculum.records import BASE, Adapter, DroppedRow, Example, RoundPlan, SkillLabel, TrainingRow, content_id
 from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
-from student.interface import Progress, TrainingSettings
+from student.interface import Progress, TrainingResult, TrainingSettings
 
 
 def build(loop: Loop, state: State) -> State:
@@ -108,7 +108,13 @@ def train(loop: Loop, state: State) -> State:
         rows = read_records(built / "training_set.jsonl", TrainingRow)
         draft = folder / "draft"
         what = f"training round {round_}"
-        result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
+        try:
+            result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
+        except TrainingError as error:
+            raise UserError(
+                f"{error}\nThe settings of training are the run's identity: let others take over after round "
+                f"{round_ - 1} with: tutelage fork {loop.run.path} --round {round_ - 1} --set training.KEY=VALUE"
+            ) from None
         files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
         rows_hash = file_hash(built / "training_set.jsonl")
         adapter = Adapter(
@@ -131,12 +137,16 @@ def train(loop: Loop, state: State) -> State:
         write_records(
             folder / "dropped.jsonl", [_too_long(by_id[i], loop.config.training.max_length) for i in result.dropped]
         )
-        write_json(folder / "losses.json", {"schema_version": 1, "losses": result.losses})
+        write_json(folder / "losses.json", {"schema_version": 1, **_curves(result)})
         write_record(folder / "adapter.json", adapter)
         record_tokens(folder, result.training_tokens)
         return {"candidate": adapter.name}
 
     return loop.stage(loop.run.round_stage(round_, "train"), inputs, work)
+
+
+def _curves(result: TrainingResult) -> dict[str, Sequence[float]]:
+    return {"losses": result.losses, "gradient_norms": result.gradient_norms}
 
 
 def _too_long(row: TrainingRow, limit: int) -> DroppedRow:

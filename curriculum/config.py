@@ -128,6 +128,11 @@ class Config(Section):
     runs_dir: Path = Field(
         default=Path("runs"), description="where run folders are made", json_schema_extra=OPERATIONAL
     )
+    trackers: list[Literal["tensorboard", "trackio", "mlflow", "wandb"]] = Field(
+        default_factory=list,
+        description="who else gets what the report says, in runs_dir/trackers; W&B offline",
+        json_schema_extra=OPERATIONAL,
+    )
     data: Annotated[GeneratorData | FileData, Field(discriminator="kind")]
     student: StudentConfig = StudentConfig()
     teacher: TeacherConfig = TeacherConfig()

@@ -4,6 +4,15 @@ Each also inherits the standard type it stands for, so a caller may catch either
 the person at the keyboard can fix: the command line prints it without a traceback and exits with 2.
 """
 
+import errno
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def is_disk_fault(error: OSError) -> bool:
+    """Whether a file could not be written for a reason a person can mend: space, quotas, limits or rights."""
+    return error.errno in DISK_FAULTS
+
 
 class TutelageError(Exception):
     """Base of everything this project raises on purpose."""

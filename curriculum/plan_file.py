@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from curriculum.errors import UserError
 from curriculum.records import Record, RoundPlan
-from curriculum.rundir import write_atomic
+from curriculum.rundir import check_version, write_atomic
 
 _HEADER = """\
 # The plan of round {round}. Edit what is under `plan`, then set `approved: true`, fill in `by` and `reason`,
@@ -35,7 +35,9 @@ def write_proposed(path: Path, plan: RoundPlan) -> None:
 
 def read_proposed(path: Path) -> RoundPlan:
     """Reads a plan that this program wrote."""
-    return RoundPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    check_version(path, value)
+    return RoundPlan.model_validate(value)
 
 
 def write_approval(path: Path, approval: PlanApproval) -> None:
@@ -48,10 +50,12 @@ def read_approval(path: Path) -> PlanApproval:
     """Reads an approval file that a person may have edited.
 
     Raises:
-        UserError: it is not YAML or not a plan; every fault is listed.
+        UserError: it is not YAML, not a plan, or of a newer version; every fault is listed.
     """
     try:
-        return PlanApproval.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        check_version(path, value)
+        return PlanApproval.model_validate(value)
     except ValidationError as error:
         faults = [f"  `{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors()]
         raise UserError(f"{path}: the plan cannot be used; mend it and resume:\n" + "\n".join(faults)) from None

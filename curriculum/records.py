@@ -326,6 +326,11 @@ class DroppedRow(Record):
     reason: str
 
 
+SMOOTHED_STEPS = 10
+DIVERGED_NATS = 2.0
+"""A training whose loss, smoothed over 10 steps, is this far above that of its first 10 has diverged."""
+
+
 class Adapter(Record):
     """A trained LoRA adapter. Its name is unique for ever: run, round and the hash of its files."""
 

@@ -87,13 +87,21 @@ class DroppedCount(Part):
 
 
 class TrainingReport(Part):
-    """One training: its size and its loss curve."""
+    """One training: its size, its curves, and whether it was healthy."""
 
     rows: int
     training_tokens: int
     target_tokens: int
     steps: int
-    losses: tuple[float, ...] = Field(description="one an optimizer step")
+    losses: tuple[float, ...] = Field(description="one an optimizer step, in nats a target token")
+    gradient_norms: tuple[float, ...] = Field(default=(), description="one an optimizer step, before clipping")
+    first_loss: float | None = Field(default=None, description="mean of the first ten steps")
+    last_loss: float | None = Field(default=None, description="mean of the last ten steps")
+    divergence_margin: float | None = Field(
+        default=None,
+        description="nats a token by which the loss, smoothed over ten steps, stayed below what stops a training",
+    )
+    clipped_steps: int | None = Field(default=None, description="steps whose gradient was cut to max_grad_norm")
 
 
 class FailureReport(Part):

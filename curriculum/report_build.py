@@ -6,10 +6,13 @@ failures are chosen to show. Reads no file and decides nothing.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from curriculum.gate import answered_right, skill_changes
 from curriculum.records import (
+    DIVERGED_NATS,
+    SMOOTHED_STEPS,
     Adapter,
     Diagnosis,
     DroppedRow,
@@ -60,6 +63,8 @@ class RoundRecords(NamedTuple):
     dropped: Sequence[DroppedRow] = ()
     adapter: Adapter | None = None
     losses: Sequence[float] = ()
+    gradient_norms: Sequence[float] = ()
+    max_grad_norm: float | None = None
 
 
 def round_report(
@@ -80,7 +85,7 @@ def round_report(
         plan=records.plan,
         mixture=_mixture(records.rows),
         dropped=_dropped(records.dropped),
-        training=_training(records.adapter, records.losses) if records.adapter else None,
+        training=_training(records, records.adapter) if records.adapter else None,
         failures=_failures(records, examples, labels),
     )
 
@@ -151,13 +156,22 @@ def _dropped(rows: Sequence[DroppedRow]) -> tuple[DroppedCount, ...]:
     return tuple(DroppedCount(origin=o, reason=r, rows=n) for (o, r), n in sorted(reasons.items()))
 
 
-def _training(adapter: Adapter, losses: Sequence[float]) -> TrainingReport:
+def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
+    losses, norms = records.losses, records.gradient_norms
+    smoothed = [fmean(losses[max(0, end - SMOOTHED_STEPS) : end]) for end in range(1, len(losses) + 1)]
+    first = fmean(losses[:SMOOTHED_STEPS]) if losses else None
+    limit = records.max_grad_norm
     return TrainingReport(
         rows=adapter.rows,
         training_tokens=adapter.training_tokens,
         target_tokens=adapter.target_tokens,
         steps=adapter.steps,
         losses=tuple(losses),
+        gradient_norms=tuple(norms),
+        first_loss=first,
+        last_loss=smoothed[-1] if losses else None,
+        divergence_margin=None if first is None else DIVERGED_NATS - (max(smoothed) - first),
+        clipped_steps=None if limit is None or not norms else sum(norm > limit for norm in norms),
     )
 
 

@@ -19,7 +19,7 @@ WIDTH, HEIGHT, MARGIN = 640, 220, 40
 """The chart of accuracy over rounds, in SVG units."""
 
 LOSS_WIDTH, LOSS_HEIGHT = 220, 48
-"""The loss curve of one round, in SVG units."""
+"""A curve of one round's training, in SVG units."""
 
 
 class Point(NamedTuple):
@@ -59,7 +59,7 @@ def render_html(report: RunReport, timings: Timings) -> str:
         timings=timings,
         words=words,
         chart=chart(report.rounds),
-        loss_line=loss_line,
+        curve=curve,
         width=WIDTH,
         height=HEIGHT,
         margin=MARGIN,
@@ -94,8 +94,8 @@ def _point(round_: RoundReport, rate: Rate, x: float, y: Callable[[float | None]
     return Point(round_.round, x, y(rate.rate), y(rate.low), y(rate.high), round_.decision, label)
 
 
-def loss_line(losses: Sequence[float]) -> str:
-    """The points of a polyline through the losses, from 0 at the bottom to the largest at the top."""
-    top = max(losses) or 1.0
-    step = LOSS_WIDTH / max(len(losses) - 1, 1)
-    return " ".join(f"{i * step:.1f},{LOSS_HEIGHT * (1 - loss / top):.1f}" for i, loss in enumerate(losses))
+def curve(values: Sequence[float]) -> str:
+    """The points of a polyline through a training's values, from 0 at the bottom to the largest at the top."""
+    top = max(values) or 1.0
+    step = LOSS_WIDTH / max(len(values) - 1, 1)
+    return " ".join(f"{i * step:.1f},{LOSS_HEIGHT * (1 - value / top):.1f}" for i, value in enumerate(values))

@@ -98,6 +98,8 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         parts.append(_text(f"Changed after the rollback: {round_.plan.changed}"))
     if round_.probe or round_.mixture:
         parts.append(_work_table(report, round_))
+    if round_.training:
+        parts.append(_text(words.health_words(round_.training)))
     for failure in round_.failures:
         found = "no answer" if failure.extracted is None else failure.extracted
         parts.append(_text(f"\n{failure.verdict.value} · {', '.join(failure.skills)}", "bold"))

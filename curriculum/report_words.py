@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from curriculum.records import Change, Rate, SkillPlan, SkillProfile, VerdictCounts
-from curriculum.report import FinalReport, RoundReport, RunReport
+from curriculum.records import SMOOTHED_STEPS, Change, Rate, SkillPlan, SkillProfile, VerdictCounts
+from curriculum.report import FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
 
 NONE = "–"
 
@@ -157,6 +157,28 @@ def format_words(final: FinalReport) -> str:
         f"{points(gain)} (base {rate_words(strict.base)}, adapter {rate_words(strict.adapter)}): "
         f"learning the answer format alone bought {points(final.format_share)} points, which the headline leaves out."
     )
+
+
+def health_words(training: TrainingReport) -> str:
+    """`loss 2.31 → 0.97 (means of the first and the last 10 steps), 2.00 nats a token from the point …`."""
+    if training.first_loss is None or training.last_loss is None or training.divergence_margin is None:
+        return NONE
+    words = (
+        f"Loss {training.first_loss:.2f} → {training.last_loss:.2f} nats a token (means of the first and the last "
+        f"{SMOOTHED_STEPS} steps), at worst {training.divergence_margin:.2f} nats from where a training is stopped"
+    )
+    if training.clipped_steps is not None:
+        norms = sorted(training.gradient_norms)
+        words += (
+            f"; gradient norm {norms[len(norms) // 2]:.2g} in the median, {norms[-1]:.2g} at most, clipped in "
+            f"{training.clipped_steps} of {training.steps} steps"
+        )
+    return words + "."
+
+
+def tokens_per_second(timing: StageTiming) -> str:
+    """How fast a stage went, where it counted tokens."""
+    return f"{timing.tokens / timing.seconds:.0f}" if timing.tokens and timing.seconds else NONE
 
 
 class SkillWork(NamedTuple):

@@ -11,7 +11,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,21 +29,45 @@ STARTED = "started.json"
 TIMING = "timing.json"
 UNHASHED = (DONE, STARTED, TIMING)
 """Files of a stage that are not its outputs. Journals (`*.journal`) and logs (`*.log`) are not either."""
+SCHEMA_VERSION = 1
+"""Of every document and every line of records; a file of a newer one is refused, never read as this one."""
+
+
+@contextmanager
+def _told_when_unwritable(path: Path) -> Iterator[None]:
+    """A full disk, a read-only folder or a limit on file sizes becomes a message that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirError(
+            f"{path}: expected to write it, got: {error.strerror}. Free some space or mend the folder's rights; what "
+            "was finished before is kept, go on with: tutelage resume RUN"
+        ) from None
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: temporary name, fsync, rename, fsync of the folder."""
+    """Writes a whole file or nothing: temporary name, fsync, rename, fsync of the folder.
+
+    Raises:
+        RunDirError: the disk is full or the folder cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with _told_when_unwritable(path):
+        try:
+            with temporary.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -53,14 +79,32 @@ def read_json(path: Path) -> Any:
     """Reads a JSON document.
 
     Raises:
-        RunDirError: the file is missing or is not JSON.
+        RunDirError: the file is missing, is not JSON, or is of a newer version.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunDirError(
             f"{path}: expected a JSON document of this run, got: {error}. Resume a copy, or start again"
         ) from None
+    check_version(path, value)
+    return value
+
+
+def check_version(where: Path | str, value: object) -> None:
+    """Refuses a document of another schema version; one that names none is of the first.
+
+    Raises:
+        RunDirError: with the place and both versions.
+    """
+    version = value.get("schema_version", SCHEMA_VERSION) if isinstance(value, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        raise RunDirError(
+            f"{where}: expected schema_version {SCHEMA_VERSION}, got {str(version)[:40]}"
+            + (": a newer Tutelage wrote it. Use that version (run.json names it)" if newer else ". Put the file back")
+            + ", or start a new run"
+        )
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -92,7 +136,11 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
 
 def _parse(path: Path, number: int, line: bytes, kind: type[R]) -> R:
     try:
-        return kind.model_validate(json.loads(line))
+        value = json.loads(line)
+        check_version(f"{path}:{number}", value)
+        return kind.model_validate(value)
+    except RunDirError:
+        raise
     except ValueError as error:
         raise RunDirError(f"{path}:{number}: expected a {kind.__name__}, got {line[:80]!r}: {error}") from None
 
@@ -119,9 +167,21 @@ def append_journal(path: Path, record: Record) -> None:
 
 
 def append_line(path: Path, value: object) -> None:
-    """Appends one JSON value as one flushed line."""
-    with path.open("ab") as file:
-        file.write((canonical_json(value) + "\n").encode("utf-8", "surrogatepass"))
+    """Appends one JSON value as one flushed line, whole or not at all.
+
+    Raises:
+        RunDirError: the disk is full or the file cannot be written.
+    """
+    line = (canonical_json(value) + "\n").encode("utf-8", "surrogatepass")
+    with _told_when_unwritable(path), path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while line:  # what a nearly full disk did not take fails, with its reason, the second time
+                line = line[file.write(line) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
 
 
 def file_hash(path: Path) -> str:
@@ -135,6 +195,14 @@ def record_tokens(folder: Path, tokens: int) -> None:
     write_json(folder / TIMING, {"tokens": tokens})
 
 
+def finished_rounds(run: "RunDir") -> int:
+    """How many rounds have a report, round 0 included."""
+    count = 0
+    while (run.round_stage(count, "report") / DONE).exists():
+        count += 1
+    return count
+
+
 class RunDir:
     """A run's folder: where its stages are, and whether they are done.
 
@@ -146,10 +214,13 @@ class RunDir:
         self._lock = FileLock(path / ".lock", timeout=0)
 
     def __enter__(self) -> "RunDir":
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise RunDirError(f"{self.path}: another process is working on this run; wait for it or stop it") from None
+        with _told_when_unwritable(self.path / ".lock"):
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise RunDirError(
+                    f"{self.path}: another process is working on this run; wait for it or stop it"
+                ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,6 +238,12 @@ class RunDir:
         """The folder of a stage of a round; round 0 is the untrained base."""
         return self.path / f"round_{round_:02d}" / name
 
+    @cached_property
+    def inherited(self) -> Mapping[str, str]:
+        """The stages a fork took over as they are, by path, with the hash of each `done.json`."""
+        facts = _read_or_empty(self.path / "run.json")
+        return dict(facts.get("inherited", {}))
+
     def run_stage(
         self, folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]
     ) -> dict[str, Any]:
@@ -177,7 +254,13 @@ class RunDir:
             inputs: everything that determines the outputs, as JSON values (hashes of files, config).
             work: writes its files into the folder and returns the state update, plain JSON values. It may
                 find journals of an interrupted attempt with the same inputs there.
+
+        Raises:
+            RunDirError: a stage that this run took over from another is not as it was.
         """
+        taken_over = self.inherited.get(folder.relative_to(self.path).as_posix())
+        if taken_over is not None:
+            return self._taken_over(folder, taken_over)
         wanted = content_id(dict(inputs), 64)
         done = self._done(folder, wanted)
         if done is None:
@@ -185,7 +268,8 @@ class RunDir:
             if not (started.exists() and _read_or_empty(started).get("inputs_hash") == wanted):
                 # Whatever lies here was made from other inputs: nothing of it may leak into this attempt.
                 shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
+                with _told_when_unwritable(folder):
+                    folder.mkdir(parents=True)
                 write_json(started, {"schema_version": 1, "inputs_hash": wanted})
             since = time.monotonic()
             update = dict(work(folder))
@@ -199,15 +283,29 @@ class RunDir:
             timing = _read_or_empty(folder / TIMING)
             write_json(folder / TIMING, timing | {"seconds": round(time.monotonic() - since, 1)})
             write_json(folder / DONE, done)
-        for journal in folder.glob("*.journal"):
-            journal.unlink()
+        # Nothing needs a finished stage's journals any more, nor what a kill left of a half-written file.
+        for leftover in (*folder.glob("*.journal"), *folder.glob(".*.tmp")):
+            leftover.unlink()
         return dict(done["update"])
+
+    def _taken_over(self, folder: Path, done_hash: str) -> dict[str, Any]:
+        if not ((folder / DONE).is_file() and file_hash(folder / DONE) == done_hash and is_whole(folder)):
+            raise RunDirError(
+                f"{folder}: expected the stage as this fork took it over, got other files. It cannot be made again "
+                "here: put them back, or fork again"
+            )
+        return dict(read_json(folder / DONE)["update"])
 
     def _done(self, folder: Path, wanted: str) -> dict[str, Any] | None:
         done = _read_or_empty(folder / DONE)
         if done.get("inputs_hash") != wanted:
             return None
         return done if _outputs(folder) == done["outputs"] else None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a stage is finished and its outputs are those its `done.json` names."""
+    return _read_or_empty(folder / DONE).get("outputs") == _outputs(folder)
 
 
 def _outputs(folder: Path) -> dict[str, str]:
@@ -225,4 +323,5 @@ def _read_or_empty(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    check_version(path, value)
     return value if isinstance(value, dict) else {}

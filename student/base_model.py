@@ -6,11 +6,13 @@ Hugging Face Hub. Models with code of their own or pickled weights are refused. 
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -25,6 +27,9 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CHECKSUMS = "SHA256SUMS"
 MODEL_FILES = (".json", ".jinja", ".model", ".safetensors", ".txt")
 """Endings of the files that make a model what it is."""
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+MOST_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format itself."""
 
 
 def resolve_base(name: str, revision: str | None = None) -> Path:
@@ -59,6 +64,25 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def find_base(name: str) -> Path | None:
+    """The folder of a base model if it is on this machine by that name; makes and downloads nothing."""
+    folder = cache_folder() / f"{SMOLLM2}-{GGUF_SHA256[:12]}" if name == SMOLLM2 else Path(name).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def linear_sizes(folder: Path) -> list[tuple[int, int]]:
+    """Outputs and inputs of every linear layer that gets a LoRA, from the headers of the weights; reads no weights."""
+    sizes = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        for name, tensor in header.items():
+            shape = tensor.get("shape", [])
+            if len(shape) == 2 and "embed" not in name and not name.startswith("lm_head"):
+                sizes.append((shape[0], shape[1]))
+    return sizes
+
+
 def cache_folder() -> Path:
     """Where converted models are kept for this user."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage"
@@ -66,6 +90,13 @@ def cache_folder() -> Path:
 
 def _check_folder(name: str, folder: Path) -> None:
     files = {file.name for file in folder.iterdir()}
+    pickled = sorted(file for file in files if file.endswith(PICKLED))
+    if pickled and not any(file.endswith(".safetensors") for file in files):
+        raise UserError(
+            f"student.base {name}: expected weights in *.safetensors, got {pickled[0]} in {folder}: pickled weights "
+            "can run code when they are loaded, so they never are. Save the model with safetensors, by "
+            "save_pretrained() of transformers, where you trust it"
+        )
     missing = [
         what
         for what, there in (
@@ -81,6 +112,57 @@ def _check_folder(name: str, folder: Path) -> None:
             f"student.base {name}: expected a model folder that can chat, got {folder} without "
             f"{', '.join(missing)}. Give an instruction-tuned model saved with save_pretrained()"
         )
+    _check_weights(name, folder)
+    _check_code(name, folder)
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    """Every file of weights is there and as long as its own header says; reads no weights."""
+    index = folder / "model.safetensors.index.json"
+    named = set(_read_json(name, index).get("weight_map", {}).values()) if index.is_file() else set()
+    for file in sorted(folder / n for n in named) + sorted(folder.glob("*.safetensors")):
+        got = file.stat().st_size if file.is_file() else 0
+        expected = _stated_size(file) if got >= 8 else 0
+        if not 0 < expected == got:
+            raise UserError(
+                f"student.base {name}: expected {file} whole, got {got:,} bytes, by its header "
+                f"{f'{expected:,}' if expected else 'no safetensors file'}. Download or save the model again"
+            )
+
+
+def _stated_size(file: Path) -> int:
+    """Bytes of a safetensors file by its header: eight of its length, the header, the tensors; 0 without one."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if not 0 < length <= MOST_HEADER_BYTES:
+            return 0
+        try:
+            header = json.loads(opened.read(length))
+            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return 0
+    return 8 + length + max(ends, default=0)
+
+
+def _check_code(name: str, folder: Path) -> None:
+    """A model that transformers itself has no code for would need its own, which is never run."""
+    config = _read_json(name, folder / "config.json")
+    if "auto_map" in config:
+        from transformers import CONFIG_MAPPING
+
+        if config.get("model_type") not in CONFIG_MAPPING:
+            raise UserError(
+                f"student.base {name}: expected a model that transformers knows, got one that needs code of its own "
+                f"(auto_map in {folder / 'config.json'}): such code is never run. Give another base model"
+            )
+
+
+def _read_json(name: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"student.base {name}: expected JSON in {path}, got: {error}. Save the model again") from None
+    return value if isinstance(value, dict) else {}
 
 
 def _has_template(folder: Path) -> bool:
@@ -127,6 +209,8 @@ def _is_intact(folder: Path) -> bool:
 
 def _convert_smollm2(folder: Path) -> None:
     gguf = _find_gguf()
+    for left_by_a_kill in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         log = folder.with_suffix(".log")

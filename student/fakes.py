@@ -27,6 +27,9 @@ class FakeStudent:
         """A constant: there are no weights."""
         return content_id({"fake": 1}, 64)
 
+    def check(self, log: Path) -> None:
+        """There is nothing to check."""
+
     def answer(
         self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
     ) -> Iterator[StudentAnswer]:
@@ -66,4 +69,6 @@ class FakeStudent:
         (folder / "rows.json").write_text(json.dumps({**counts, "seed": settings.seed}, sort_keys=True))
         progress(Progress(1, 1, "loss 1.00"))
         tokens = sum(len(row.target.split()) for row in rows)
-        return TrainingResult(steps=1, training_tokens=tokens, target_tokens=tokens, losses=(1.0,), dropped=())
+        return TrainingResult(
+            steps=1, training_tokens=tokens, target_tokens=tokens, losses=(1.0,), dropped=(), gradient_norms=(0.5,)
+        )

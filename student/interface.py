@@ -53,6 +53,8 @@ class TrainingResult(NamedTuple):
     losses: tuple[float, ...]
     dropped: tuple[str, ...]
     """Ids of training rows that were too long."""
+    gradient_norms: tuple[float, ...] = ()
+    """One an optimizer step, before clipping."""
 
 
 class Student(Protocol):
@@ -63,6 +65,14 @@ class Student(Protocol):
 
     def base_hash(self) -> str:
         """Hash of the base model's weights and tokenizer files."""
+        ...
+
+    def check(self, log: Path) -> None:
+        """Finds out whether the base can be served and trained at all, before anything is paid for.
+
+        Raises:
+            UserError: it needs code of its own, cannot be read, or its chat template does not serve.
+        """
         ...
 
     def answer(

@@ -5,8 +5,15 @@ run and only safetensors are read.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from curriculum.errors import UserError
+from curriculum.records import Message
+from student.chat_format import encode_row
+from student.subprocess_job import Event
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +35,41 @@ def load_base(folder: Path, dtype: str, threads: int) -> "tuple[PreTrainedModel,
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory only makes use of uninitialised values visible; nothing here reads any.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=native_dtype(dtype), use_safetensors=True, trust_remote_code=False, local_files_only=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with _told_when_unreadable(folder):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=native_dtype(dtype), use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return model, tokenizer
+
+
+@contextmanager
+def _told_when_unreadable(folder: Path) -> Iterator[None]:
+    """What transformers cannot make a model of becomes a message for the person who chose it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"student.base {folder}: expected a causal language model that this version of transformers reads without "
+            f"code from the model, got: {reason}. Give another base model, or save this one again"
+        ) from None
+
+
+def check(job: Event) -> Iterator[Event]:
+    """Loads config and tokenizer of `base` and encodes the row `messages`, `target`: what a first batch would find.
+
+    Raises:
+        UserError: they cannot be read, or the chat template does not serve.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = Path(job["base"])
+    with _told_when_unreadable(folder):
+        AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    encode_row(tokenizer, [Message.model_validate(m) for m in job["messages"]], job["target"])
+    yield {"checked": str(folder)}
 
 
 def native_dtype(dtype: str) -> "torch.dtype":

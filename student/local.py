@@ -39,6 +39,16 @@ class LocalStudent:
         """Hash of the base model's config, tokenizer, template and weight files."""
         return self._base_hash
 
+    def check(self, log: Path) -> None:
+        """Loads config and tokenizer, and encodes a row with the system prompt.
+
+        Raises:
+            UserError: they cannot be read, or the chat template does not serve.
+        """
+        row = {"messages": [m.model_dump() for m in prompt_messages(self._system_prompt, (), "x")], "target": "y"}
+        for _ in self._worker.run(self._job("check") | row, log):
+            pass
+
     def answer(
         self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
     ) -> Iterator[StudentAnswer]:
@@ -102,6 +112,7 @@ class LocalStudent:
             target_tokens=result["target_tokens"],
             losses=tuple(result["losses"]),
             dropped=tuple(result["dropped"]),
+            gradient_norms=tuple(result["gradient_norms"]),
         )
 
     def close(self) -> None:

@@ -15,8 +15,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curriculum.config import TrainingConfig
-from curriculum.errors import TrainingError
-from curriculum.records import Message
+from curriculum.errors import TrainingError, UserError
+from curriculum.records import DIVERGED_NATS, SMOOTHED_STEPS, Message
 from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
 from student.lora import (
     add_lora,
@@ -32,10 +32,6 @@ from student.subprocess_job import Event, is_out_of_memory
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SMOOTHED_STEPS = 10
-DIVERGED_NATS = 2.0
-"""A training whose loss, smoothed over 10 steps, is this far above that of its first 10 has diverged."""
-
 
 class TrainingData(NamedTuple):
     """The rows that fit, and the ids of those that are too long."""
@@ -50,8 +46,10 @@ def train(job: Event) -> Iterator[Event]:
 
     Raises:
         TrainingError: no row fits, the loss diverged or is no number, or memory ran out.
+        UserError: the adapter cannot be written.
     """
     import torch
+    from safetensors import SafetensorError
 
     from student.loading import load_base
 
@@ -61,20 +59,29 @@ def train(job: Event) -> Iterator[Event]:
     torch.manual_seed(job["seed"])
     model = load_lora(base, Path(job["start"])) if job["start"] else add_lora(base, training, job["base_name"])
     losses: list[float] = []
+    gradient_norms: list[float] = []
     try:
         for event in fit(model, data, training, pad_id(tokenizer), job["seed"]):
             losses.append(event["loss"])
+            gradient_norms.append(event["gradient_norm"])
             yield event
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(f"memory ran out in training: lower training.batch_tokens ({error})") from None
-    _save_whole(model, Path(job["folder"]))
+    try:
+        _save_whole(model, Path(job["folder"]))
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{job['folder']}: expected to write the adapter, got: {error}. Free some space or mend the folder's "
+            "rights, then go on with: tutelage resume RUN"
+        ) from None
     yield {
         "steps": len(losses),
         "training_tokens": training.epochs * sum(len(row.input_ids) for row in data.rows),
         "target_tokens": training.epochs * sum(row.target_length for row in data.rows),
         "losses": losses,
+        "gradient_norms": gradient_norms,
         "dropped": data.dropped,
     }
 
@@ -95,7 +102,7 @@ def encode_rows(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max
 
 
 def fit(model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed: int) -> Iterator[Event]:
-    """Trains the adapter of a model in place; yields `step`, `total` and `loss` after each optimizer step."""
+    """Trains the adapter of a model in place; yields `step`, `total`, `loss` and `gradient_norm` after each."""
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -110,21 +117,22 @@ def fit(model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed
         batch = collate([data.rows[i] for i in indices], [data.weights[i] for i in indices], pad)
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(step, len(batches), training.warmup_share)
-        losses.append(_step(model, batch, parameters, optimizer, training.max_grad_norm))
+        loss, norm = _step(model, batch, parameters, optimizer, training.max_grad_norm)
+        losses.append(loss)
         stop_if_diverged(losses)
-        yield {"step": step + 1, "total": len(batches), "loss": losses[-1]}
+        yield {"step": step + 1, "total": len(batches), "loss": loss, "gradient_norm": norm}
 
 
-def _step(model: Any, batch: Batch, parameters: list[Any], optimizer: Any, max_grad_norm: float) -> float:
-    """One optimizer step; returns the mean loss of the batch's target tokens, weights aside."""
+def _step(model: Any, batch: Batch, parameters: list[Any], optimizer: Any, max_grad_norm: float) -> tuple[float, float]:
+    """One optimizer step; returns the mean loss of the batch's targets, weights aside, and the gradient's norm."""
     import torch
 
     losses = token_losses(model, batch)
     weighted_loss(losses, batch).backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(losses.detach().mean())
+    return float(losses.detach().mean()), float(norm)
 
 
 def stop_if_diverged(losses: Sequence[float]) -> None:

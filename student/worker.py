@@ -10,13 +10,15 @@ import torch  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
 from student.engine_worker import answer
+from student.loading import check
 from student.subprocess_job import Event, serve
 from student.train_worker import train
 
 
 def work(job: Event) -> Iterator[Event]:
     """Does a job: `do` says which."""
-    return answer(job) if job["do"] == "answer" else train(job)
+    jobs = {"answer": answer, "check": check, "train": train}
+    return jobs[job["do"]](job)
 
 
 if __name__ == "__main__":

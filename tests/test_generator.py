@@ -49,7 +49,7 @@ def test_another_seed_gives_other_items() -> None:
 
 SCRIPT = """
 import sys
-from curriculum.config import GeneratorData, Level
+from curriculum.data_config import GeneratorData, Level
 from curriculum.generator import UNREPRODUCIBLE, generate_examples
 from curriculum.safe_tasks import SAFE_TASKS
 for task in sorted(SAFE_TASKS - UNREPRODUCIBLE):
