@@ -60,7 +60,7 @@ def test_a_stage_of_a_newer_version_is_not_made_again(tmp_path: Path) -> None:
     assert (stage / DONE).exists()
 
 
-@pytest.mark.parametrize("file", ["run.json", "prepare/done.json", "prepare/examples.jsonl", "round_00/gate/done.json"])
+@pytest.mark.parametrize("file", ["run.json", "prepare/done.json", "round_00/gate/done.json"])
 @pytest.mark.real
 def test_the_command_line_says_so(tmp_path: Path, file: str) -> None:
     assert tutelage("run", write_config(tmp_path), "--name", "run", "--set", "rounds=1").code == 0
