@@ -13,7 +13,7 @@ test: $(INSTALLED) lint
 	$(BIN)/pytest
 
 check: $(INSTALLED) lint
-	$(BIN)/pytest -m "not real"
+	$(BIN)/pytest -m "not real" -n auto
 
 .PHONY: lint
 lint: $(INSTALLED)

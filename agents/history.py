@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agents.loop import Loop
 from curriculum.plan import PastRound
-from curriculum.records import GateDecision
+from curriculum.round_records import GateDecision
 from curriculum.rundir import read_record
 
 

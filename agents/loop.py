@@ -17,7 +17,8 @@ from curriculum.errors import StopRequested
 from curriculum.grading import Grader
 from curriculum.plan_file import read_approval
 from curriculum.prompts import Prompt
-from curriculum.records import Example, RoundPlan, Skill, SkillCatalogue, SkillLabel, Split, TrainingRow
+from curriculum.records import Example, Skill, SkillCatalogue, SkillLabel, Split
+from curriculum.round_records import RoundPlan, TrainingRow
 from curriculum.rundir import RunDir, read_record, read_records
 from student.interface import AdapterFiles, Progress, Student
 

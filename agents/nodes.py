@@ -18,7 +18,8 @@ from curriculum.gate import baseline, decide
 from curriculum.plan import check_edited, make_plan
 from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
 from curriculum.profile import build_profile
-from curriculum.records import Diagnosis, MissingSkillProfile, Verdict
+from curriculum.records import Diagnosis, Verdict
+from curriculum.round_records import MissingSkillProfile
 from curriculum.rundir import read_record, read_records, write_record, write_records
 
 APPROVED = "plan.approved.yaml"

@@ -17,20 +17,13 @@ from curriculum.config import Config
 from curriculum.data_config import GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
-from curriculum.records import (
-    BASE,
-    Adapter,
-    Arm,
-    Diagnosis,
-    DroppedRow,
-    MissingSkillProfile,
-    TrainingRow,
-)
+from curriculum.records import BASE, Arm, Diagnosis
 from curriculum.report import FinalReport, RoundReport, RunReport, read_timings
 from curriculum.report_build import RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import decision_words
+from curriculum.round_records import Adapter, DroppedRow, MissingSkillProfile, TrainingRow
 from curriculum.rundir import (
     DONE,
     RunDir,

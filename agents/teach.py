@@ -11,7 +11,8 @@ from agents.loop import Loop, State, stage_inputs
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import format_target
 from curriculum.mixture import draw_pool, training_rows
-from curriculum.records import BASE, Adapter, DroppedRow, Example, RoundPlan, SkillLabel, TrainingRow, content_id
+from curriculum.records import BASE, Example, SkillLabel, content_id
+from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
 from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
 from student.interface import Progress, TrainingResult, TrainingSettings

@@ -22,9 +22,10 @@ from filelock import FileLock
 
 from curriculum.config import Config
 from curriculum.errors import ConfigError
-from curriculum.records import Change, GateSkill, Rate
+from curriculum.records import Change, Rate
 from curriculum.report import RunReport
 from curriculum.report_words import decision_words, headline, kept
+from curriculum.round_records import GateSkill
 from curriculum.rundir import RunDir, read_record
 from student.subprocess_job import worker_environment
 

@@ -15,7 +15,8 @@ from scipy.special import betainc
 
 from curriculum.config import GateConfig
 from curriculum.errors import StudentError
-from curriculum.records import Change, GateDecision, GateSkill, Grade, SkillLabel, Verdict
+from curriculum.records import Change, Grade, SkillLabel, Verdict
+from curriculum.round_records import GateDecision, GateSkill
 from curriculum.statistics import benjamini_hochberg, mcnemar_p, paired_change, wilson
 
 MAX_FAILED_SHARE = 0.1

@@ -11,7 +11,8 @@ from fractions import Fraction
 from math import floor
 from typing import NamedTuple, TypeVar
 
-from curriculum.records import Example, Origin, RoundPlan, SkillLabel, TrainingRow, content_id
+from curriculum.records import Example, Origin, SkillLabel, content_id
+from curriculum.round_records import RoundPlan, TrainingRow
 
 Key = TypeVar("Key", str, int)
 

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 
 from curriculum.config import Config, PlanConfig
 from curriculum.mixture import apportion, skill_shares
-from curriculum.records import MissingSkillProfile, Rate, RoundPlan, Skill, SkillCatalogue, SkillPlan, content_id
+from curriculum.records import Rate, Skill, SkillCatalogue, content_id
+from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillPlan
 
 
 class PastRound(NamedTuple):

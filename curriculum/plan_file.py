@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from curriculum.errors import UserError
-from curriculum.records import Record, RoundPlan
+from curriculum.records import Record
+from curriculum.round_records import RoundPlan
 from curriculum.rundir import check_version, write_atomic
 
 _HEADER = """\

@@ -7,16 +7,8 @@ Takes one round's probe grades and diagnoses with the labels of their examples; 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from curriculum.records import (
-    Diagnosis,
-    Grade,
-    MissingSkillProfile,
-    SkillCatalogue,
-    SkillLabel,
-    SkillProfile,
-    Verdict,
-    VerdictCounts,
-)
+from curriculum.records import Diagnosis, Grade, SkillCatalogue, SkillLabel, Verdict
+from curriculum.round_records import MissingSkillProfile, SkillProfile, VerdictCounts
 from curriculum.statistics import wilson
 
 Cell = tuple[str, int | None]

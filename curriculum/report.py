@@ -9,19 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.records import (
-    Change,
-    GateDecision,
-    GateSkill,
-    Origin,
-    Part,
-    Rate,
-    Record,
-    RoundPlan,
-    SkillProfile,
-    Verdict,
-    VerdictCounts,
-)
+from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
+from curriculum.round_records import GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
 
 

@@ -6,28 +6,11 @@ failures are chosen to show. Reads no file and decides nothing.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import NamedTuple
 
 from curriculum.gate import answered_right, skill_changes
-from curriculum.records import (
-    DIVERGED_NATS,
-    SMOOTHED_STEPS,
-    Adapter,
-    Diagnosis,
-    DroppedRow,
-    Example,
-    GateDecision,
-    Grade,
-    MissingSkillProfile,
-    Rate,
-    RoundPlan,
-    SkillLabel,
-    StudentAnswer,
-    TrainingRow,
-    Verdict,
-    VerdictCounts,
-)
+from curriculum.loss_curve import divergence_margin, first_loss, last_loss
+from curriculum.records import Diagnosis, Example, Grade, Rate, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import (
     ArmRates,
     ArmVerdicts,
@@ -38,6 +21,15 @@ from curriculum.report import (
     ProbeReport,
     RoundReport,
     TrainingReport,
+)
+from curriculum.round_records import (
+    Adapter,
+    DroppedRow,
+    GateDecision,
+    MissingSkillProfile,
+    RoundPlan,
+    TrainingRow,
+    VerdictCounts,
 )
 from curriculum.statistics import paired_change, wilson
 
@@ -158,8 +150,7 @@ def _dropped(rows: Sequence[DroppedRow]) -> tuple[DroppedCount, ...]:
 
 def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
     losses, norms = records.losses, records.gradient_norms
-    smoothed = [fmean(losses[max(0, end - SMOOTHED_STEPS) : end]) for end in range(1, len(losses) + 1)]
-    first = fmean(losses[:SMOOTHED_STEPS]) if losses else None
+    margins = (divergence_margin(losses[:step]) for step in range(1, len(losses) + 1))
     limit = records.max_grad_norm
     return TrainingReport(
         rows=adapter.rows,
@@ -168,9 +159,9 @@ def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
         steps=adapter.steps,
         losses=tuple(losses),
         gradient_norms=tuple(norms),
-        first_loss=first,
-        last_loss=smoothed[-1] if losses else None,
-        divergence_margin=None if first is None else DIVERGED_NATS - (max(smoothed) - first),
+        first_loss=first_loss(losses) if losses else None,
+        last_loss=last_loss(losses) if losses else None,
+        divergence_margin=min(margins, default=None),
         clipped_steps=None if limit is None or not norms else sum(norm > limit for norm in norms),
     )
 

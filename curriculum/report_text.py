@@ -16,8 +16,8 @@ from rich.text import Text
 
 from curriculum import report_words as words
 from curriculum.errors import UserError
-from curriculum.records import GateSkill
 from curriculum.report import RoundReport, RunReport, Timings
+from curriculum.round_records import GateSkill
 
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!@]|:(?=//))")
 """What starts something in Markdown in the middle of a line; no value stands at a line's start."""

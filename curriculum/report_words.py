@@ -9,8 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from curriculum.records import SMOOTHED_STEPS, Change, Rate, SkillPlan, SkillProfile, VerdictCounts
+from curriculum.loss_curve import SMOOTHED_STEPS
+from curriculum.records import Change, Rate
 from curriculum.report import FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
+from curriculum.round_records import SkillPlan, SkillProfile, VerdictCounts
 
 NONE = "–"
 

@@ -300,7 +300,7 @@ class RunDir:
         done = _read_or_empty(folder / DONE)
         if done.get("inputs_hash") != wanted:
             return None
-        return done if _outputs(folder) == done["outputs"] else None
+        return done if is_whole(folder) else None
 
 
 def is_whole(folder: Path) -> bool:

@@ -74,8 +74,7 @@ def linear_sizes(folder: Path) -> list[tuple[int, int]]:
     """Outputs and inputs of every linear layer that gets a LoRA, from the headers of the weights; reads no weights."""
     sizes = []
     for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        _, header = _header(file)
         for name, tensor in header.items():
             shape = tensor.get("shape", [])
             if len(shape) == 2 and "embed" not in name and not name.startswith("lm_head"):
@@ -132,16 +131,25 @@ def _check_weights(name: str, folder: Path) -> None:
 
 def _stated_size(file: Path) -> int:
     """Bytes of a safetensors file by its header: eight of its length, the header, the tensors; 0 without one."""
+    length, header = _header(file)
+    try:
+        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        return 8 + length + max(ends, default=0) if length else 0
+    except (LookupError, TypeError):
+        return 0
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """The length and the content of a safetensors file's header; 0 and nothing where there is none."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if not 0 < length <= MOST_HEADER_BYTES:
-            return 0
+            return 0, {}
         try:
             header = json.loads(opened.read(length))
-            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return 0
-    return 8 + length + max(ends, default=0)
+        except ValueError:
+            return 0, {}
+    return (length, header) if isinstance(header, dict) else (0, {})
 
 
 def _check_code(name: str, folder: Path) -> None:

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from curriculum.records import Example, Sampling, StudentAnswer, TrainingRow, content_id
+from curriculum.records import Example, Sampling, StudentAnswer, content_id
+from curriculum.round_records import TrainingRow
 from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
 
 ROWS_TO_HALF = 30

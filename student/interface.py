@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from curriculum.records import Arm, Message, Sampling, StudentAnswer, TrainingRow
+from curriculum.records import Arm, Message, Sampling, StudentAnswer
+from curriculum.round_records import TrainingRow
 
 
 class Prompt(NamedTuple):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from curriculum.config import StudentConfig, TrainingConfig
 from curriculum.errors import TrainingError
-from curriculum.records import Sampling, StudentAnswer, TrainingRow
+from curriculum.records import Sampling, StudentAnswer
+from curriculum.round_records import TrainingRow
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings

@@ -11,12 +11,12 @@ import random
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curriculum.config import TrainingConfig
 from curriculum.errors import TrainingError, UserError
-from curriculum.records import DIVERGED_NATS, SMOOTHED_STEPS, Message
+from curriculum.loss_curve import divergence_margin, first_loss, last_loss
+from curriculum.records import Message
 from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
 from student.lora import (
     add_lora,
@@ -144,9 +144,9 @@ def stop_if_diverged(losses: Sequence[float]) -> None:
     advice = f"at step {len(losses)}: lower training.learning_rate or training.max_grad_norm"
     if not math.isfinite(losses[-1]):
         raise TrainingError(f"the loss became {losses[-1]} {advice}")
-    first, last = fmean(losses[:SMOOTHED_STEPS]), fmean(losses[-SMOOTHED_STEPS:])
-    if last > first + DIVERGED_NATS:
-        raise TrainingError(f"the loss rose from {first:.2f} to {last:.2f} nats a token {advice}")
+    if divergence_margin(losses) < 0:
+        rise = f"{first_loss(losses):.2f} to {last_loss(losses):.2f}"
+        raise TrainingError(f"the loss rose from {rise} nats a token {advice}")
 
 
 def _save_whole(model: Any, folder: Path) -> None:

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from samples import student_answer
 
 from curriculum import grading_process, grading_worker
 from curriculum.errors import DataError, GradingError
 from curriculum.grading import Grader
 from curriculum.grading_process import BrokenItem, WorkerProcess
-from curriculum.records import Example, Sampling, StudentAnswer
+from curriculum.records import Example
 
 CARELESS = """
 import ctypes, os, socket, subprocess, sys, threading, time
@@ -197,15 +198,7 @@ def test_a_grader_that_cannot_be_loaded_says_why(tmp_path, source, why):
 
 def test_a_worker_killed_from_outside_is_started_again():
     example = Example.make(question="q", gold="1", grader="math", source="t")
-    answer = StudentAnswer(
-        example_id=example.id,
-        adapter="base",
-        sampling=Sampling(max_new_tokens=8),
-        text="Answer: 1",
-        finish_reason="stop",
-        prompt_tokens=1,
-        completion_tokens=1,
-    )
+    answer = student_answer(example, "Answer: 1")
     others = children()
     with Grader() as own:
         assert own.grade([(example, answer)])[0].verdict == "correct"

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 from command import HERE, canonical_files, tutelage, write_config
+from samples import training_row
 from tiny_model import TEMPLATE, make_tiny_model
 
 from agents.forecast import forecast
 from agents.session import check_gate, create_run
 from curriculum.config import load_config
 from curriculum.errors import ConfigError, RunDirError, UserError
-from curriculum.records import QuarantinedRow, TrainingRow
+from curriculum.records import QuarantinedRow
 from curriculum.rundir import (
     DONE,
     RunDir,
@@ -244,6 +245,7 @@ def test_weights_are_never_unpickled(base: Path) -> None:
     assert resolve_base(str(base)) == base, "other pickled files beside safetensors are left alone"
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("template", "expected"),
     [(NO_PREFIX, "the same with and without the answer"), (NO_END, "ends an answer with a special token")],
@@ -259,6 +261,7 @@ def test_a_template_that_does_not_serve_is_found_before_anything_is_answered(
         student.close()
 
 
+@pytest.mark.real
 def test_a_base_that_transformers_cannot_read_is_a_message(base: Path) -> None:
     edit_json(base / "config.json", model_type="own")
     student = local(base, base.parent)
@@ -274,29 +277,14 @@ def local(base: Path, folder: Path) -> LocalStudent:
     return LocalStudent(config.student, config.training, "Answer.")
 
 
+@pytest.mark.real
 def test_an_adapter_that_cannot_be_written_is_said(base: Path, tmp_path: Path) -> None:
-    row = TrainingRow(
-        id="r",
-        example_id="e",
-        round=1,
-        origin="pool",
-        skill="s",
-        skills=("s",),
-        difficulty=1,
-        repeat=0,
-        weight=1.0,
-        layer="floor",
-        question="q",
-        target="t",
-        source="s",
-    )
     (tmp_path / "file").write_text("")
     student = local(base, tmp_path)
     try:
         with pytest.raises(UserError, match=r"expected to write the adapter, got: .*Not a directory"):
-            student.train(
-                [row], TrainingSettings(1e-4, 1, 0, None), tmp_path / "file" / "a", tmp_path / "log", lambda p: None
-            )
+            settings = TrainingSettings(1e-4, 1, 0, None)
+            student.train([training_row()], settings, tmp_path / "file" / "a", tmp_path / "log", lambda p: None)
     finally:
         student.close()
 

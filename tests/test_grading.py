@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reasoning_gym.dataset import ProceduralDataset
 from reasoning_gym.factory import DATASETS
+from samples import student_answer
 
 from curriculum.errors import DataError
 from curriculum.grading import Grader
-from curriculum.records import Example, Sampling, StudentAnswer, Verdict
+from curriculum.records import Example, Verdict
 from curriculum.safe_tasks import SAFE_TASKS
 
 CASES = json.loads((Path(__file__).parent / "cases" / "grading.json").read_text(encoding="utf-8"))
@@ -28,21 +29,8 @@ def make_example(grader, gold, metadata=None):
     return Example.make(question="q", gold=gold, grader=grader, source="table", metadata=metadata)
 
 
-def make_answer(example, text, finish_reason="stop", error=None):
-    return StudentAnswer(
-        example_id=example.id,
-        adapter="base",
-        sampling=Sampling(max_new_tokens=8),
-        text=text,
-        finish_reason=finish_reason,
-        prompt_tokens=1,
-        completion_tokens=1,
-        error=error,
-    )
-
-
 def grade_one(grader, example, text, finish_reason="stop", error=None):
-    return grader.grade([(example, make_answer(example, text, finish_reason, error))])[0]
+    return grader.grade([(example, student_answer(example, text, finish_reason=finish_reason, error=error))])[0]
 
 
 def gym_example(task, index=0, kind="text"):
@@ -63,7 +51,7 @@ def test_right_in_the_taught_format_is_right_for_the_lenient_verdict(row):
 
 def test_grades_come_in_order_with_the_identity_of_their_answer(grader):
     examples = [make_example("numeric", str(gold)) for gold in range(5)]
-    answers = [make_answer(e, f"Answer: {e.gold}") for e in examples]
+    answers = [student_answer(e, f"Answer: {e.gold}") for e in examples]
     grades = grader.grade(list(zip(examples, answers, strict=True)))
     assert [g.example_id for g in grades] == [e.id for e in examples]
     assert [g.answer_id for g in grades] == [a.id for a in answers]

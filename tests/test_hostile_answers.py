@@ -7,9 +7,10 @@ from contextlib import suppress
 import pytest
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
+from samples import student_answer
 
 from curriculum.grading import Grader
-from curriculum.records import Example, Sampling, StudentAnswer
+from curriculum.records import Example
 from curriculum.safe_tasks import SAFE_TASKS
 
 OWN = """
@@ -40,19 +41,7 @@ def make_example(kind):
 
 
 def grade(grader, example, *texts):
-    answers = [
-        StudentAnswer(
-            example_id=example.id,
-            adapter="base",
-            sampling=Sampling(max_new_tokens=8),
-            sample_index=index,
-            text=text,
-            finish_reason="stop",
-            prompt_tokens=1,
-            completion_tokens=1,
-        )
-        for index, text in enumerate(texts)
-    ]
+    answers = [student_answer(example, text, sample_index=index) for index, text in enumerate(texts)]
     return grader.grade([(example, answer) for answer in answers])
 
 

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from samples import training_row
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 
 from curriculum.config import StudentConfig, TrainingConfig
 from curriculum.errors import TrainingError
-from curriculum.records import TrainingRow
 from student.base_model import file_sha256
 from student.chat_format import collate, encode_row, prompt_messages
 from student.interface import TrainingSettings
@@ -110,6 +110,7 @@ def test_the_batch_is_divided_by_its_target_tokens_whatever_the_weights(lora_mod
         plain = lora_gradient(lora_model, rows, weights, normalised=False)
         divided = lora_gradient(lora_model, rows, weights, normalised=True)
         close(divided, plain / tokens)
+        assert (divided - plain).abs().max() > 1e-3
 
 
 def test_training_moves_every_lora_weight_and_no_base_weight(tokenizer, rows):
@@ -208,10 +209,17 @@ def test_a_failed_training_leaves_no_adapter(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
+def taught_rows(count):
+    return [training_row(id=f"r{at}", question=QUESTIONS[at % 4], target=TARGETS[at % 4]) for at in range(count)]
+
+
 @pytest.mark.real
 def test_training_goes_on_from_an_adapter(tmp_path):
     base = make_tiny_model(tmp_path / "tiny")
-    rows = [training_row(f"r{at}", QUESTIONS[at % 4], TARGETS[at % 4]) for at in range(4)]
+    rows = [
+        training_row(id=f"r{at}", example_id=f"r{at}", question=QUESTIONS[at % 4], target=TARGETS[at % 4])
+        for at in range(4)
+    ]
 
     def train_into(name, learning_rate, start):
         settings = TrainingSettings(learning_rate, 1, 0, start)
@@ -231,8 +239,11 @@ def test_training_goes_on_from_an_adapter(tmp_path):
 def test_two_trainings_give_the_same_bytes_and_another_seed_gives_others(tmp_path):
     base = make_tiny_model(tmp_path / "tiny")
     student = LocalStudent(StudentConfig(base=str(base), dtype="float32"), TRAINING, "Be brief.")
-    rows = [training_row(f"r{at}", QUESTIONS[at % 4], TARGETS[at % 4]) for at in range(12)]
-    rows.append(training_row("too long", "x" * 2000, "19"))
+    rows = [
+        training_row(id=f"r{at}", example_id=f"r{at}", question=QUESTIONS[at % 4], target=TARGETS[at % 4])
+        for at in range(12)
+    ]
+    rows.append(training_row(id="too long", question="x" * 2000, target="19"))
     reports = []
 
     def train_into(name, seed):
@@ -251,21 +262,3 @@ def test_two_trainings_give_the_same_bytes_and_another_seed_gives_others(tmp_pat
     assert result.target_tokens < result.training_tokens
     assert [p.done for p in reports[: result.steps]] == list(range(1, result.steps + 1))
     assert {p.total for p in reports[: result.steps]} == {result.steps}
-
-
-def training_row(id_, question, target):
-    return TrainingRow(
-        id=id_,
-        example_id=id_,
-        round=1,
-        origin="pool",
-        skill="s",
-        skills=("s",),
-        difficulty=1,
-        repeat=0,
-        weight=1.0,
-        layer="missing",
-        question=question,
-        target=target,
-        source="test",
-    )

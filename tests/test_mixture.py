@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curriculum.mixture import Draw, PoolDraw, apportion, draw_pool, skill_shares, stat_sel_weights, training_rows
-from curriculum.records import Example, RoundPlan, SkillLabel, SkillPlan, TrainingRow
+from curriculum.records import Example, SkillLabel
+from curriculum.round_records import RoundPlan, SkillPlan, TrainingRow
 
 SKILLS = ("add", "count", "sort")
 COUNTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 40), min_size=1)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from command import tutelage
+from samples import student_answer
 
 from agents.session import check_grader_trusted, open_run
 from curriculum.config import load_config
 from curriculum.errors import ConfigError, DataError, RunDirError
 from curriculum.grading import Grader
-from curriculum.records import Example, Sampling, StudentAnswer
+from curriculum.records import Example
 from curriculum.user_grader import grader_file
 
 OWN = """
@@ -57,16 +58,7 @@ def make_example(kind, gold):
 
 
 def grade(grader, example, text, finish_reason="stop"):
-    answer = StudentAnswer(
-        example_id=example.id,
-        adapter="base",
-        sampling=Sampling(max_new_tokens=8),
-        text=text,
-        finish_reason=finish_reason,
-        prompt_tokens=1,
-        completion_tokens=1,
-    )
-    return grader.grade([(example, answer)])[0]
+    return grader.grade([(example, student_answer(example, text, finish_reason=finish_reason))])[0]
 
 
 RESULT = r"(?i)result is:? (\w+)|## (\w+)"

@@ -7,15 +7,8 @@ from hypothesis import strategies as st
 
 from curriculum.config import Config
 from curriculum.plan import PastRound, check_edited, make_plan
-from curriculum.records import (
-    MissingSkillProfile,
-    RoundPlan,
-    Skill,
-    SkillCatalogue,
-    SkillPlan,
-    SkillProfile,
-    VerdictCounts,
-)
+from curriculum.records import Skill, SkillCatalogue
+from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillPlan, SkillProfile, VerdictCounts
 from curriculum.statistics import wilson
 
 SKILLS = ("add", "count", "sort")

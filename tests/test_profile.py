@@ -4,16 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curriculum.profile import build_profile
-from curriculum.records import (
-    Diagnosis,
-    Grade,
-    MissingSkillProfile,
-    Skill,
-    SkillCatalogue,
-    SkillLabel,
-    SkillProfile,
-    Verdict,
-)
+from curriculum.records import Diagnosis, Grade, Skill, SkillCatalogue, SkillLabel, Verdict
+from curriculum.round_records import MissingSkillProfile, SkillProfile
 
 CATALOGUE = SkillCatalogue(
     teacher="t", skills=tuple(Skill(id=s, name=s, writable=True) for s in ("add", "count", "sort"))

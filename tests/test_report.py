@@ -5,36 +5,31 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import jsonschema
 import pytest
 from rich.console import Console
+from samples import student_answer, training_row
 
 from curriculum.config import GateConfig
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide, stopped
-from curriculum.records import (
-    Adapter,
-    Diagnosis,
-    DroppedRow,
-    Example,
-    Grade,
-    MissingSkillProfile,
-    RoundPlan,
-    Sampling,
-    SkillLabel,
-    SkillPlan,
-    SkillProfile,
-    StudentAnswer,
-    TrainingRow,
-    Verdict,
-    VerdictCounts,
-)
+from curriculum.records import Diagnosis, Example, Grade, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import RunReport, StageTiming, Timings, read_timings
 from curriculum.report_build import MAX_FAILURES, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import escape_markdown, fenced, print_terminal, render_markdown, render_terminal
 from curriculum.report_words import headline, visible
+from curriculum.round_records import (
+    Adapter,
+    DroppedRow,
+    MissingSkillProfile,
+    RoundPlan,
+    SkillPlan,
+    SkillProfile,
+    VerdictCounts,
+)
 from curriculum.rundir import write_json
 from curriculum.statistics import wilson
 
@@ -84,18 +79,18 @@ def right(count: int, of: int = 40) -> list[Verdict]:
     return [Verdict.CORRECT if n < count else Verdict.WRONG for n in range(of)]
 
 
-def round_records(text: str) -> tuple[RoundRecords, dict[str, Example]]:
+class FailedProbe(NamedTuple):
+    example: Example
+    answer: StudentAnswer
+    grade: Grade
+    diagnosis: Diagnosis
+
+
+def failed_probe(text: str) -> FailedProbe:
+    """An item that was answered wrong, with the text everywhere."""
     example = Example.make(question=text, gold=text, grader="numeric", source="test")
-    answer = StudentAnswer(
-        example_id=example.id,
-        adapter="base",
-        sampling=Sampling(max_new_tokens=8),
-        text=text * 5,
-        finish_reason="stop",
-        prompt_tokens=1,
-        completion_tokens=1,
-    )
-    probe = Grade(
+    answer = student_answer(example, text * 5)
+    grade = Grade(
         answer_id=answer.id,
         example_id=example.id,
         adapter="base",
@@ -114,24 +109,33 @@ def round_records(text: str) -> tuple[RoundRecords, dict[str, Example]]:
         error_kind="wrong",
         reason=text,
     )
+    return FailedProbe(example, answer, grade, diagnosis)
+
+
+def trained(name: str) -> Adapter:
+    return Adapter(
+        name=name,
+        run="run",
+        round=1,
+        base="base",
+        base_hash="0",
+        files={},
+        training_set_hash="0",
+        rows=4,
+        training_tokens=100,
+        target_tokens=40,
+        steps=3,
+        first_loss=2.0,
+        last_loss=1.0,
+    )
+
+
+def round_records(text: str) -> tuple[RoundRecords, dict[str, Example]]:
+    probe = failed_probe(text)
     counts = VerdictCounts(correct=1, wrong=2)
     skill = SkillProfile(skill=text, difficulty=None, counts=counts, missing=2, accuracy=wilson(1, 3))
     rows = [
-        TrainingRow(
-            id=f"r{n}",
-            example_id="e",
-            round=1,
-            origin=origin,
-            skill=text,
-            skills=(text,),
-            difficulty=2,
-            repeat=0,
-            weight=1.0,
-            layer="floor",
-            question="q",
-            target="t",
-            source="s",
-        )
+        training_row(id=f"r{n}", origin=origin, skill=text, skills=(text,), difficulty=2)
         for n, origin in enumerate(("pool", "pool", "written", "replay"))
     ]
     before, after = grades(right(8)), grades(right(30), "run-r01")
@@ -144,30 +148,16 @@ def round_records(text: str) -> tuple[RoundRecords, dict[str, Example]]:
         profile=MissingSkillProfile(
             round=1, adapter="base", overall=wilson(1, 3), counts=counts, skills=(skill,), cells=()
         ),
-        probe_answers=[answer],
-        probe_grades=[probe],
-        diagnoses=[diagnosis],
+        probe_answers=[probe.answer],
+        probe_grades=[probe.grade],
+        diagnoses=[probe.diagnosis],
         plan=RoundPlan(round=1, action="train", skills=(plan,), learning_rate=1e-4, epochs=1, seed=0, changed=text),
         rows=rows,
         dropped=[DroppedRow(example_id="e", skill=text, origin="written", reason=text)] * 3,
-        adapter=Adapter(
-            name=text,
-            run="run",
-            round=1,
-            base="base",
-            base_hash="0",
-            files={},
-            training_set_hash="0",
-            rows=4,
-            training_tokens=100,
-            target_tokens=40,
-            steps=3,
-            first_loss=2.0,
-            last_loss=1.0,
-        ),
+        adapter=trained(text),
         losses=[2.0, 1.5, 1.0],
     )
-    return records, {example.id: example}
+    return records, {probe.example.id: probe.example}
 
 
 def run_report(text: str) -> RunReport:

@@ -3,10 +3,11 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import training_row
 
 from curriculum.data_config import SplitSizes
 from curriculum.errors import DataError, LeakError
-from curriculum.records import Example, Message, TrainingRow
+from curriculum.records import Example, Message
 from curriculum.splits import SplitResult, assert_no_leak, leaks, normalise, split_examples
 
 SIZES = SplitSizes(probe=10, gate=10, final=10)
@@ -209,21 +210,7 @@ def test_a_respaced_recased_copy_is_always_a_leak(questions: list[str], data: st
 
 def test_a_training_set_that_touches_a_held_out_split_raises() -> None:
     held_out = [make(f"What is {n} + {n}?", n) for n in range(5)]
-    row = TrainingRow(
-        id="row1",
-        example_id="x",
-        round=1,
-        origin="written",
-        skill="s",
-        skills=("s",),
-        difficulty=1,
-        repeat=0,
-        weight=1.0,
-        layer="uniform",
-        question="what is 3+3",
-        target="6",
-        source="rows.jsonl:9",
-    )
+    row = training_row(id="row1", question="what is 3+3")
     with pytest.raises(LeakError, match=r"1 row.*row row1: exact duplicate"):
         assert_no_leak([row], held_out)
     assert_no_leak([row.model_copy(update={"question": "what is 3+4"})], held_out)

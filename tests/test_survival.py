@@ -48,11 +48,12 @@ def kill_until_done(config: Path, point: str, first: int, later: int) -> int:
     return kills
 
 
-def check(config: Path, expected: dict[str, str]) -> None:
+def set_aside(config: Path) -> dict[str, str]:
+    """The canonical files of the finished run, whose name is then free for the next test."""
     run = config.parent / "run"
     found = canonical_files(run)
     run.rename(config.parent / f"killed-{len(list(config.parent.iterdir()))}")
-    assert found == expected
+    return found
 
 
 def test_killed_before_each_done_json(fake: tuple[Path, dict[str, str]]) -> None:
@@ -60,19 +61,19 @@ def test_killed_before_each_done_json(fake: tuple[Path, dict[str, str]]) -> None
     stages = sum(path.endswith("done.json") for path in expected)
     # The second `done.json` of each resumed process: the first is that of the stage it was killed in.
     assert kill_until_done(config, "done", 1, 2) == stages
-    check(config, expected)
+    assert set_aside(config) == expected
 
 
 def test_killed_inside_journal_lines(fake: tuple[Path, dict[str, str]]) -> None:
     config, expected = fake
     assert kill_until_done(config, "line", 17, 23) > 5
-    check(config, expected)
+    assert set_aside(config) == expected
 
 
 def test_killed_inside_whole_file_writes(fake: tuple[Path, dict[str, str]]) -> None:
     config, expected = fake
     assert kill_until_done(config, "rename", 6, 25) > 3
-    check(config, expected)
+    assert set_aside(config) == expected
 
 
 def random_kills(config: Path, seed: int, longest: float) -> None:
@@ -100,7 +101,7 @@ def random_kills(config: Path, seed: int, longest: float) -> None:
 def test_killed_at_random_moments(fake: tuple[Path, dict[str, str]], seed: int) -> None:
     config, expected = fake
     random_kills(config, seed, longest=3.0)
-    check(config, expected)
+    assert set_aside(config) == expected
 
 
 @pytest.mark.parametrize(("point", "first", "later"), [("done", 1, 4), ("line", 30, 50)])
@@ -109,13 +110,13 @@ def test_a_tiny_model_killed_at_chosen_points(
 ) -> None:
     config, expected = tiny
     assert kill_until_done(config, point, first, later) > 5
-    check(config, expected)
+    assert set_aside(config) == expected
 
 
 def test_a_tiny_model_killed_at_random_moments(tiny: tuple[Path, dict[str, str]]) -> None:
     config, expected = tiny
     random_kills(config, seed=2, longest=15.0)
-    check(config, expected)
+    assert set_aside(config) == expected
 
 
 def test_the_real_student_killed_inside_an_evaluation_and_inside_training(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_the_final_test_interrupted_halfway_is_opened_once_more_and_ends_the_sam
     assert tutelage("run", config, "--name", "run", kill_at=("line", lines)).code == -9
     assert (run / "answers" / "base" / stage / "answers.journal").exists()
     assert tutelage("resume", run).code == 0
-    check(config, expected)
+    assert set_aside(config) == expected
 
 
 def test_a_bad_line_inside_a_journal_is_damage_and_is_named(fake: tuple[Path, dict[str, str]]) -> None:

@@ -1,0 +1,155 @@
+"""What a round is made of: profile, plan, training rows, adapter, and the gate's decision.
+
+Records as those of `records`, under the same rules: identity is content, no rate without its count.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from curriculum.records import Change, Message, Origin, Part, Rate, Record
+
+
+class VerdictCounts(Part):
+    """How many answers got each verdict."""
+
+    correct: int = 0
+    wrong: int = 0
+    unparsed: int = 0
+    truncated: int = 0
+    failed: int = 0
+
+    @property
+    def graded(self) -> int:
+        """Answers that enter a rate: all but `failed`."""
+        return self.correct + self.wrong + self.unparsed + self.truncated
+
+
+class SkillProfile(Part):
+    """One skill, over all difficulties (`difficulty` is `None`) or at one difficulty."""
+
+    skill: str
+    difficulty: int | None
+    counts: VerdictCounts
+    missing: int = Field(ge=0, description="diagnoses that name the skill as missing")
+    accuracy: Rate
+
+
+class MissingSkillProfile(Record):
+    """What the student could not do on the probe split in one round."""
+
+    round: int
+    adapter: str
+    overall: Rate
+    counts: VerdictCounts
+    skills: tuple[SkillProfile, ...] = Field(description="one a skill, sorted by skill")
+    cells: tuple[SkillProfile, ...] = Field(description="one a skill and difficulty, sorted by both")
+
+
+class SkillPlan(Part):
+    """What one round does about one skill."""
+
+    skill: str
+    missing: int = Field(ge=0)
+    share: float = Field(ge=0, le=1, description="the skill's share of this round's new rows")
+    pool_rows: int = Field(ge=0, description="pool rows to draw for it (STAT-Sel)")
+    written_rows: dict[int, int] = Field(description="rows to write for it (STAT-Syn), by difficulty")
+    reason: str
+
+
+class RoundPlan(Record):
+    """What a round will do. A person may edit the approved copy."""
+
+    round: int
+    action: Literal["train", "stop"]
+    stop_reason: str | None = None
+    skills: tuple[SkillPlan, ...] = ()
+    replay_rows: int = Field(default=0, ge=0, description="rows of earlier accepted rounds trained again")
+    learning_rate: float = Field(gt=0)
+    epochs: int = Field(ge=1)
+    seed: int
+    changed: str | None = Field(default=None, description="after a rollback: what this plan does differently")
+
+    @property
+    def new_rows(self) -> int:
+        """Rows this round adds: drawn from the pool and written."""
+        return sum(s.pool_rows for s in self.skills) + self.written_rows
+
+    @property
+    def written_rows(self) -> int:
+        """Rows this round orders from the teacher."""
+        return sum(sum(s.written_rows.values()) for s in self.skills)
+
+
+class TrainingRow(Record):
+    """One row the student is trained on, with where it came from and what chose it."""
+
+    id: str
+    example_id: str
+    round: int = Field(description="the round that first added it")
+    origin: Origin
+    skill: str = Field(description="the skill it was chosen for")
+    skills: tuple[str, ...] = Field(description="every skill it needs")
+    difficulty: int
+    repeat: int = Field(ge=0, description="0 for the first use of the example, 1 for the second, …")
+    weight: float = Field(gt=0)
+    layer: str = Field(description="which layer of the score chose it")
+    history: tuple[Message, ...] = ()
+    question: str
+    target: str = Field(description="what the student is taught to answer")
+    source: str
+
+
+class DroppedRow(Record):
+    """A candidate row that was not trained on, with the reason."""
+
+    example_id: str
+    skill: str
+    origin: Origin
+    reason: str
+
+
+class Adapter(Record):
+    """A trained LoRA adapter. Its name is unique for ever: run, round and the hash of its files."""
+
+    name: str
+    run: str
+    round: int
+    base: str
+    base_hash: str
+    files: dict[str, str] = Field(description="file name → SHA-256")
+    training_set_hash: str
+    rows: int
+    training_tokens: int = Field(description="tokens that went through the model, prompts included, all epochs")
+    target_tokens: int = Field(description="tokens that carried loss, all epochs")
+    steps: int
+    first_loss: float
+    last_loss: float
+
+
+class GateSkill(Part):
+    """One skill on the gate split, before and after, on the same items."""
+
+    skill: str
+    before: Rate
+    after: Rate
+    change: Change
+    p_value: float | None = Field(description="two-sided exact McNemar test, adjusted over the skills (BH)")
+
+
+class GateDecision(Record):
+    """Whether a candidate adapter replaces the current one, with the evidence."""
+
+    round: int
+    decision: Literal["baseline", "accepted", "rolled_back", "stopped"]
+    reason: str
+    current: str
+    candidate: str | None
+    before: Rate
+    after: Rate | None
+    change: Change | None
+    p_value: float | None
+    rule: str
+    false_accept_rate: float | None = Field(description="for a same-recipe retrain with another seed")
+    detectable_gain: float | None = Field(description="smallest true gain accepted with 80 % power, in shares of 1")
+    skills: tuple[GateSkill, ...]

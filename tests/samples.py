@@ -1,0 +1,38 @@
+"""Records for tests that care about a few of their fields; the others have values that mean nothing."""
+
+from typing import Any
+
+from curriculum.records import Example, Sampling, StudentAnswer
+from curriculum.round_records import TrainingRow
+
+
+def training_row(**fields: Any) -> TrainingRow:
+    """A pool row of round 1 with these fields."""
+    plain: dict[str, Any] = {
+        "id": "row",
+        "example_id": "example",
+        "round": 1,
+        "origin": "pool",
+        "skill": "s",
+        "skills": ("s",),
+        "difficulty": 1,
+        "repeat": 0,
+        "weight": 1.0,
+        "layer": "missing skill share",
+        "question": "q",
+        "target": "t",
+        "source": "test",
+    }
+    return TrainingRow(**plain | fields)
+
+
+def student_answer(example: Example, text: str, **fields: Any) -> StudentAnswer:
+    """The base's answer to an example, ended by itself, with these fields."""
+    plain: dict[str, Any] = {
+        "adapter": "base",
+        "sampling": Sampling(max_new_tokens=8),
+        "finish_reason": "stop",
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+    }
+    return StudentAnswer(example_id=example.id, text=text, **plain | fields)
