@@ -7,6 +7,8 @@ from typing import TextIO
 from student.interface import Progress
 
 LINE_EVERY_SECONDS = 10.0
+LEAST_SHARE = 0.05
+"""Share of a step to be done before its time left is guessed: first answers wait until all prompts are read."""
 
 
 class ProgressPrinter:
@@ -36,7 +38,7 @@ class ProgressPrinter:
         if finished:
             text += f", {now - self._began:.0f} s"
             self._what = ""
-        elif since > 0:
+        elif since > LEAST_SHARE * progress.total:
             text += f", {(progress.total - progress.done) * (now - self._began) / since:.0f} s left"
         if self._live:
             self._stream.write(f"\r\x1b[K  {text}" + ("\n" if finished else ""))
