@@ -1,6 +1,6 @@
 """Answers and grades of one adapter on one split: a stage of its own, so each is made once per run.
 
-The probe, the gate and the final split all go through here. Answers are journalled one by one; a killed
+The probe, the gate, the final split and the extra sets all go through here. Answers are journalled one by one; a killed
 evaluation goes on at the missing ones.
 """
 
@@ -12,6 +12,7 @@ from agents.loop import Loop
 from curriculum.errors import StudentError
 from curriculum.extraction import format_target
 from curriculum.gate import MAX_FAILED_SHARE
+from curriculum.grading import Grader
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer
 from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_records
 from student.chat_format import prompt_messages
@@ -33,7 +34,18 @@ def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "
         StudentError: the engine failed on more than a tenth of the items.
         StopRequested: a stop was asked for; everything answered so far is journalled.
     """
-    examples = loop.split(split)
+    return _evaluate(loop, adapter, loop.split(split), split, arm, loop.grader)
+
+
+def evaluate_extra(loop: Loop, adapter: AdapterFiles, name: str, arm: Arm) -> Evaluation:
+    """The same on an extra set."""
+    # No split's name has a hyphen, and no set's an underscore: the folders of two are never one.
+    return _evaluate(loop, adapter, loop.extra[name], f"extra-{name}", arm, loop.extra_graders[name])
+
+
+def _evaluate(
+    loop: Loop, adapter: AdapterFiles, examples: Sequence[Example], of: str, arm: Arm, grader: Grader
+) -> Evaluation:
     prompts = student_prompts(loop, examples, arm)
     sampling = loop.config.student.sampling(loop.config.seed)
     inputs = {
@@ -44,12 +56,12 @@ def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "
         "prompt": loop.prompt.hash,
         "arm": arm,
     }
-    name = split if arm == "plain" else f"{split}_{arm}"
+    name = of if arm == "plain" else f"{of}_{arm}"
 
     def work(folder: Path) -> dict[str, int]:
         answers = _answer(loop, prompts, adapter, sampling, folder, f"{name} answers of {adapter.name}")
         by_id = {a.example_id: a for a in answers}
-        grades = loop.grader.grade([(e, by_id[e.id]) for e in examples])
+        grades = grader.grade([(e, by_id[e.id]) for e in examples])
         failed = [g for g in grades if g.verdict == "failed"]
         if len(failed) > MAX_FAILED_SHARE * len(grades):
             raise StudentError(

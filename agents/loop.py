@@ -54,6 +54,8 @@ class Loop:
     """Called with the name of a long step and how far it is."""
     say: Callable[[str], None]
     """Called with a sentence on what just happened."""
+    extra_graders: Mapping[str, Grader] = field(default_factory=dict)
+    """The grader of each extra set."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when a person or the system asked the run to stop."""
 
@@ -83,8 +85,14 @@ class Loop:
 
     @cached_property
     def examples(self) -> dict[str, Example]:
-        """All examples of all splits, by id; only after `prepare`."""
+        """All examples of all splits, by id; only after `prepare`. Those of the extra sets are none of them."""
         return {e.id: e for e in read_records(self.run.stage_path("prepare") / "examples.jsonl", Example)}
+
+    @cached_property
+    def extra(self) -> dict[str, list[Example]]:
+        """The items of each extra set, sorted by id; only after `prepare`. They are scored at the end, no sooner."""
+        folder = self.run.stage_path("prepare")
+        return {name: read_records(folder / f"extra-{name}.jsonl", Example) for name in sorted(self.config.extra)}
 
     @cached_property
     def labels(self) -> dict[str, SkillLabel]:
@@ -106,8 +114,9 @@ class Loop:
         return sorted((e for e in self.examples.values() if e.split == split), key=lambda e: e.id)
 
     def held_out(self) -> list[Example]:
-        """The examples no training row may touch."""
-        return [e for e in self.examples.values() if e.split != "pool"]
+        """The examples no training row may touch: those of the held-out splits and of the extra sets."""
+        extra = [e for items in self.extra.values() for e in items]
+        return [*(e for e in self.examples.values() if e.split != "pool"), *extra]
 
     def adapter_files(self, name: str, round_: int) -> AdapterFiles:
         """Where an adapter's files are; the base has none."""

@@ -1,23 +1,26 @@
 """The first node: data become examples with splits, and everything that can be checked free of cost is checked."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agents.loop import Loop, State
 from curriculum.data import fingerprint, read_examples
-from curriculum.data_config import FileData
+from curriculum.data_config import FileSource, Source
 from curriculum.errors import DataError, RunDirError
 from curriculum.generator import generate_examples
-from curriculum.records import BASE, Example, QuarantinedRow
+from curriculum.grading import Grader
+from curriculum.records import BASE, Example, QuarantinedRow, content_id
 from curriculum.rundir import DONE, read_json, write_json, write_records
-from curriculum.splits import leaks, split_examples
+from curriculum.splits import SplitResult, leaks, split_examples, with_extra
 from curriculum.user_grader import grader_hash
 
 
 def prepare(loop: Loop, state: State) -> State:
-    """Reads or generates the examples, quarantines bad ones, splits the rest.
+    """Reads or generates the examples and the extra sets, quarantines bad ones, splits the rest.
 
     Raises:
         DataError: too many bad rows, or too few good ones for the splits.
@@ -27,46 +30,79 @@ def prepare(loop: Loop, state: State) -> State:
     data = loop.config.data
     inputs = {
         "identity": loop.config.identity_hash,
-        "data": fingerprint(data) if isinstance(data, FileData) else "generated",
+        "data": _fingerprint(data),
         "base": loop.base_hash,
         "prompt": loop.prompt.hash,
-        "grader": _grader_hash(loop),
+        "grader": _grader_hash(data),
     }
+    for name, source in loop.config.extra.items():
+        with _said_of(name, source):
+            inputs[f"extra.{name}"] = content_id([_fingerprint(source), _grader_hash(source)], 64)
     folder = loop.run.stage_path("prepare")
     if (folder / DONE).exists():
         _check_unchanged(folder, inputs)
 
     def work(folder: Path) -> Mapping[str, Any]:
         loop.student.check(folder / "student.log")
-        examples, quarantined = _examples(loop)
-        result = split_examples(examples, data.splits, loop.config.seed)
-        _check_shots(loop, result.examples)
+        result, quarantined = _read_all(loop)
+        _check_shots(loop, result)
         sizes = Counter(str(e.split) for e in result.examples)
         reasons = Counter(d.reason for d in result.dropped)
+        counts: dict[str, Any] = {"schema_version": 1, "counts": sizes, "dropped": reasons}
+        if result.extra:
+            counts["extra"] = {name: len(items) for name, items in result.extra.items()}
         write_records(folder / "examples.jsonl", result.examples)
+        for name, items in result.extra.items():
+            write_records(folder / f"extra-{name}.jsonl", items)
         write_records(folder / "quarantine.jsonl", quarantined)
         write_records(folder / "dropped.jsonl", result.dropped)
-        write_json(folder / "splits.json", {"schema_version": 1, "counts": sizes, "dropped": reasons})
+        write_json(folder / "splits.json", counts)
         dropped = "".join(f", {count} dropped: {reason}" for reason, count in sorted(reasons.items()))
         splits = ", ".join(f"{count} {split}" for split, count in sorted(sizes.items()))
-        loop.say(f"examples: {splits}; {len(quarantined)} quarantined{dropped}")
+        extra = "".join(f", {len(items)} extra {name}" for name, items in result.extra.items())
+        loop.say(f"examples: {splits}{extra}; {len(quarantined)} quarantined{dropped}")
         return {"round": 0, "adapter": BASE, "adapter_round": 0}
 
     return loop.stage(folder, inputs, work)
 
 
-def _examples(loop: Loop) -> tuple[list[Example], list[QuarantinedRow]]:
-    data = loop.config.data
+def _read_all(loop: Loop) -> tuple[SplitResult, list[QuarantinedRow]]:
+    """The examples of the splits and of the extra sets, and the rows of both that cannot be used."""
+    config = loop.config
+    examples, quarantined = _examples(loop, config.data, loop.grader, "prepare")
+    result = split_examples(examples, config.data.splits, config.seed)
+    if not config.extra:
+        return result, quarantined
+    extra: dict[str, list[Example]] = {}
+    for name, source in config.extra.items():
+        with _said_of(name, source):
+            extra[name], bad = _examples(loop, source, loop.extra_graders[name], f"extra {name}")
+        quarantined += [row.model_copy(update={"source": f"extra.{name}: {row.source}"}) for row in bad]
+    sizes = {name: source.items for name, source in config.extra.items()}
+    return with_extra(result, extra, sizes, config.seed), quarantined
+
+
+@contextmanager
+def _said_of(name: str, source: Source) -> Iterator[None]:
+    """What is wrong with the data of an extra set names the keys of that set."""
+    try:
+        yield
+    except DataError as error:
+        keys = "|".join(type(source).model_fields)
+        raise DataError(f"extra.{name}: " + re.sub(rf"\bdata\.({keys})\b", rf"extra.{name}.\1", str(error))) from None
+
+
+def _examples(loop: Loop, data: Source, grader: Grader, purpose: str) -> tuple[list[Example], list[QuarantinedRow]]:
     quarantined: list[QuarantinedRow] = []
-    if isinstance(data, FileData):
+    if isinstance(data, FileSource):
         examples, quarantined = read_examples(data)
         allowed = data.max_bad_share
     else:
-        examples, short = generate_examples(data, loop.config.seed)
+        examples, short = generate_examples(data, loop.config.seed, purpose)
         for level in short:
             loop.say(f"{level.task} at difficulty {level.difficulty} has only {level.got} of {level.wanted} questions")
         allowed = 0.0  # a generator whose gold answer fails its own scorer is broken
-    rejected = loop.grader.check_gold(examples)
+    rejected = grader.check_gold(examples)
     quarantined += [
         QuarantinedRow(source=e.source, reason=rejected[e.id], text=e.question[:200])
         for e in examples
@@ -81,22 +117,27 @@ def _examples(loop: Loop) -> tuple[list[Example], list[QuarantinedRow]]:
     return [e for e in examples if e.id not in rejected], quarantined
 
 
-def _grader_hash(loop: Loop) -> str:
-    data = loop.config.data
-    function = data.grader_function if isinstance(data, FileData) else None
+def _fingerprint(data: Source) -> str:
+    return fingerprint(data) if isinstance(data, FileSource) else "generated"
+
+
+def _grader_hash(data: Source) -> str:
+    function = data.grader_function if isinstance(data, FileSource) else None
     return grader_hash(function, Path.cwd()) if function else "built in"
 
 
-def _check_shots(loop: Loop, examples: Sequence[Example]) -> None:
+def _check_shots(loop: Loop, result: SplitResult) -> None:
     """The config's few-shot examples may not give held-out answers away."""
+    held_out = [e for e in result.examples if e.split != "pool"]
+    held_out += [e for items in result.extra.values() for e in items]
     shots = [
         Example.make(question=shot.question, gold=shot.answer, grader="exact", source=f"example {number}")
         for number, shot in enumerate(loop.config.student.few_shot_examples or (), 1)
     ]
-    leaking = leaks(shots, [e for e in examples if e.split != "pool"])
+    leaking = leaks(shots, held_out)
     if leaking:
         raise DataError(
-            "student.few_shot_examples: expected questions that no held-out split has, got "
+            "student.few_shot_examples: expected questions that no held-out split or extra set has, got "
             + "; ".join(f"{shot.source}: {leaking[shot.id]}" for shot in shots if shot.id in leaking)
             + ". Choose others, or leave the key out: then they come from the pool"
         )

@@ -20,7 +20,7 @@ from agents.loop import Loop
 from agents.progress import ProgressPrinter
 from agents.teacher import OfflineTeacher
 from curriculum.config import Config, flatten, load_config
-from curriculum.data_config import FileData
+from curriculum.data_config import FileSource, Source
 from curriculum.errors import ConfigError, RunDirError
 from curriculum.gate import gate_p_value
 from curriculum.grading import Grader
@@ -159,11 +159,13 @@ def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterato
     with ExitStack() as stack:
         student: Student
         if config.student.engine == "fake":
-            student = FakeStudent(lambda: loop.examples)
+            student = FakeStudent(lambda: {**loop.examples, **{e.id: e for e in loop.held_out()}})
         else:
             student = stack.enter_context(closing(LocalStudent(config.student, config.training, prompt.text)))
-        grader = stack.enter_context(_grader(config))
-        loop = Loop(run, config, OfflineTeacher(config), student, prompt, grader, progress, progress.say)
+        grader = stack.enter_context(_grader(config.data))
+        graders = {name: stack.enter_context(_grader(source)) for name, source in config.extra.items()}
+        teacher = OfflineTeacher(config)
+        loop = Loop(run, config, teacher, student, prompt, grader, progress, progress.say, graders)
         yield loop
 
 
@@ -173,21 +175,23 @@ def check_grader_trusted(run: RunDir, config: Config, trusted: bool) -> None:
     Raises:
         RunDirError: the run names a grader function, and nobody said that it may run.
     """
-    function = config.data.grader_function if isinstance(config.data, FileData) else None
-    if function is None or trusted:
-        return
-    file = grader_file(function, Path.cwd())
-    question = f"{run.path}: this run grades with a function of its own, `{function}`: it would import and run {file}."
-    if not sys.stdin.isatty():
-        raise RunDirError(f"{question} Read that file; if you trust it, say so with --trust-grader")
-    if input(f"{question} Do you trust that file? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise RunDirError(f"{run.path}: its grader `{function}` was not trusted: nothing was done")
+    sources = (config.data, *config.extra.values())
+    functions = {s.grader_function for s in sources if isinstance(s, FileSource) and s.grader_function}
+    for function in [] if trusted else sorted(functions):
+        file = grader_file(function, Path.cwd())
+        question = (
+            f"{run.path}: this run grades with a function of its own, `{function}`: it would import and run {file}."
+        )
+        if not sys.stdin.isatty():
+            raise RunDirError(f"{question} Read that file; if you trust it, say so with --trust-grader")
+        if input(f"{question} Do you trust that file? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise RunDirError(f"{run.path}: its grader `{function}` was not trusted: nothing was done")
 
 
-def _grader(config: Config) -> Grader:
-    if not isinstance(config.data, FileData):
+def _grader(data: Source) -> Grader:
+    if not isinstance(data, FileSource):
         return Grader()
-    return Grader(pattern=config.data.grader_pattern, function=config.data.grader_function)
+    return Grader(pattern=data.grader_pattern, function=data.grader_function)
 
 
 def write_first_files(folder: Path, name: str, config: Config, origin: Mapping[str, Any]) -> None:

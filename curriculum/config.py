@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from curriculum.data_config import FileData, GeneratorData, Section
+from curriculum.data_config import ExtraName, ExtraSource, FileData, GeneratorData, Section
 from curriculum.errors import ConfigError
 from curriculum.records import Sampling, content_id
 
@@ -134,6 +134,10 @@ class Config(Section):
         json_schema_extra=OPERATIONAL,
     )
     data: Annotated[GeneratorData | FileData, Field(discriminator="kind")]
+    extra: dict[ExtraName, ExtraSource] = Field(
+        default_factory=dict,
+        description="name → evaluation set that is scored at the end and never selects: retention, out of distribution",
+    )
     student: StudentConfig = StudentConfig()
     teacher: TeacherConfig = TeacherConfig()
     plan: PlanConfig
@@ -279,8 +283,10 @@ def _override(tree: dict[str, Any], override: str) -> list[str]:
 
 
 def _fault(path: Path, error: Any, lines: Mapping[tuple[str, ...], int]) -> str:
-    # pydantic puts the union's tag into the location; no key of ours is called so.
-    where = tuple(str(part) for part in error["loc"] if part not in ("reasoning_gym", "file"))
+    # pydantic puts the union's tag into the location, after `data` and after a set's name in `extra`.
+    parts = [str(part) for part in error["loc"] if part != "[key]"]
+    tag = 1 if parts[:1] == ["data"] else 2
+    where = tuple(p for at, p in enumerate(parts) if at != tag or p not in ("reasoning_gym", "file"))
     known = where
     while known and known not in lines:
         known = known[:-1]

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from curriculum.columns import UNLABELLED, Own, Row, Skills, Text, from_columns, from_own, why
-from curriculum.data_config import FileData
+from curriculum.data_config import FileSource
 from curriculum.errors import DataError
 from curriculum.records import Example, QuarantinedRow
 from curriculum.rows import BadRow, beginning, fingerprint, read_document, read_rows
@@ -42,7 +42,7 @@ class _Gsm8k(Row):
     answer: Text
 
 
-def read_examples(config: FileData) -> tuple[list[Example], list[QuarantinedRow]]:
+def read_examples(config: FileSource) -> tuple[list[Example], list[QuarantinedRow]]:
     """Reads the data set; returns the examples and the rows that cannot be used, both in its order.
 
     Raises:
@@ -89,7 +89,7 @@ def _read_labels(path: Path) -> dict[str, list[str]]:
         ) from None
 
 
-def _check_share(config: FileData, good: int, bad: Sequence[QuarantinedRow]) -> None:
+def _check_share(config: FileSource, good: int, bad: Sequence[QuarantinedRow]) -> None:
     rows, where = good + len(bad), config.path or config.name
     if rows == 0:
         raise DataError(
@@ -104,11 +104,11 @@ def _check_share(config: FileData, good: int, bad: Sequence[QuarantinedRow]) -> 
         )
 
 
-def _kind(config: FileData) -> str:
+def _kind(config: FileSource) -> str:
     return f"format `{config.format}`" if config.format else "the columns of data.columns"
 
 
-def _example(row: object, source: str, config: FileData, labels: Mapping[str, list[str]] | None) -> Example:
+def _example(row: object, source: str, config: FileSource, labels: Mapping[str, list[str]] | None) -> Example:
     if config.format == "svamp":
         content = _from_svamp(_Svamp.model_validate(row))
     elif config.format == "gsm8k":

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from curriculum.data_config import GeneratorData, Level
+from curriculum.data_config import GeneratorSource, Level
 from curriculum.duplicates import GENERATED, normalise
 from curriculum.errors import DataError
 from curriculum.records import Example, GraderName, content_id
@@ -45,7 +45,7 @@ class _Item:
     metadata: dict[str, JsonValue]
 
 
-def check_tasks(config: GeneratorData) -> list[str]:
+def check_tasks(config: GeneratorSource) -> list[str]:
     """Every fault of the configured tasks and levels, in words; empty when all can be generated."""
     return [fault for task, levels in sorted(config.tasks.items()) for fault in _task_faults(task, levels)]
 
@@ -87,8 +87,12 @@ def _level_faults(task: str, level: Level) -> list[str]:
     return []
 
 
-def generate_examples(config: GeneratorData, seed: int) -> tuple[list[Example], list[Shortfall]]:
+def generate_examples(
+    config: GeneratorSource, seed: int, purpose: str = "prepare"
+) -> tuple[list[Example], list[Shortfall]]:
     """`per_task` distinct items of every task, spread evenly over its levels, and the levels that gave fewer.
+
+    Another purpose draws other items with the same seed.
 
     Raises:
         DataError: a task or level cannot be used (all faults at once), or gives no new question at all.
@@ -103,7 +107,7 @@ def generate_examples(config: GeneratorData, seed: int) -> tuple[list[Example], 
         share, extra = divmod(config.per_task, len(levels))
         for place, level in enumerate(sorted(levels, key=lambda one: one.difficulty)):
             wanted = share + (place < extra)
-            fresh = _distinct(task, level, wanted, _stream_seed("prepare", task, level, seed), seen)
+            fresh = _distinct(task, level, wanted, _stream_seed(purpose, task, level, seed), seen)
             if wanted and not fresh:
                 raise DataError(
                     f"data.tasks.{task}, difficulty {level.difficulty}: expected {wanted} distinct questions, got 0 "
@@ -117,7 +121,7 @@ def generate_examples(config: GeneratorData, seed: int) -> tuple[list[Example], 
 
 
 def write_examples(
-    config: GeneratorData, skill: str, difficulty: int, count: int, seed: int, taken: Set[str]
+    config: GeneratorSource, skill: str, difficulty: int, count: int, seed: int, taken: Set[str]
 ) -> list[Example]:
     """Up to `count` fresh items for a skill at a difficulty; fewer when the generator has no more.
 

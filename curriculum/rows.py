@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from curriculum.data_config import FileData, HubData
+from curriculum.data_config import FileSource, HubData
 from curriculum.errors import DataError
 from curriculum.records import content_id
 from curriculum.rundir import file_hash
@@ -37,7 +37,7 @@ class BadRow(NamedTuple):
     text: str
 
 
-def read_rows(config: FileData) -> Iterator[tuple[int, object]]:
+def read_rows(config: FileSource) -> Iterator[tuple[int, object]]:
     """Yields the rows in order, each a `BadRow` or its value, which need not be a map of columns.
 
     Numbers count from 1: lines of JSON lines and CSV, otherwise rows.
@@ -61,7 +61,7 @@ def read_rows(config: FileData) -> Iterator[tuple[int, object]]:
             return _json_lines(path)
 
 
-def fingerprint(config: FileData) -> str:
+def fingerprint(config: FileSource) -> str:
     """SHA-256 over the contents of the data and of the label file, where one is given.
 
     For the Hub it covers name and revision only: the run keeps its own copy of what it read.
@@ -166,7 +166,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, object]]:
                     yield number, BadRow(reason(error), beginning(line[: 4 * MOST_SHOWN].decode("utf-8", "replace")))
 
 
-def _csv(config: FileData, path: Path) -> Iterator[tuple[int, object]]:
+def _csv(config: FileSource, path: Path) -> Iterator[tuple[int, object]]:
     """Rows of text. After a row that is no CSV, reading goes on at the next line, so a stray quote costs one row."""
     with _open(path) as file:
         # Bytes that are not UTF-8 become lone surrogates, so that they spoil their own row only.
@@ -197,7 +197,7 @@ def _csv(config: FileData, path: Path) -> Iterator[tuple[int, object]]:
             yield number, BadRow(why, beginning(lines[number - 1][: 4 * MOST_SHOWN]))
 
 
-def _parquet(config: FileData, path: Path) -> Iterator[tuple[int, object]]:
+def _parquet(config: FileSource, path: Path) -> Iterator[tuple[int, object]]:
     with _open(path) as file, _library(path, "a Parquet file"):
         import pyarrow as pa
         from pyarrow.parquet import ParquetFile
@@ -206,7 +206,7 @@ def _parquet(config: FileData, path: Path) -> Iterator[tuple[int, object]]:
         yield from _table_rows(config, (pa.Table.from_batches([batch]) for batch in batches))
 
 
-def _saved(config: FileData, path: Path) -> Iterator[tuple[int, object]]:
+def _saved(config: FileSource, path: Path) -> Iterator[tuple[int, object]]:
     with _library(path, "a folder saved by `datasets`"):
         from datasets import DatasetDict, load_from_disk
 
@@ -218,7 +218,7 @@ def _saved(config: FileData, path: Path) -> Iterator[tuple[int, object]]:
         yield from _table_rows(config, data.with_format("arrow").iter(batch_size=BATCH_ROWS))
 
 
-def _hub(config: FileData, hub: HubData) -> Iterator[tuple[int, object]]:
+def _hub(config: FileSource, hub: HubData) -> Iterator[tuple[int, object]]:
     if Path(hub.name).exists():
         raise DataError(f"data.hub.name: expected a data set of the Hub, got the local {hub.name}: use data.path")
     with _library(hub.name, "a data set of the Hub that can be reached"):
@@ -228,7 +228,7 @@ def _hub(config: FileData, hub: HubData) -> Iterator[tuple[int, object]]:
         yield from _table_rows(config, data.with_format("arrow").iter(batch_size=BATCH_ROWS))
 
 
-def _table_rows(config: FileData, tables: "Iterator[pa.Table]") -> Iterator[tuple[int, object]]:
+def _table_rows(config: FileSource, tables: "Iterator[pa.Table]") -> Iterator[tuple[int, object]]:
     number = 0
     for table in tables:
         wanted = _check_columns(config, table.column_names)
@@ -249,7 +249,7 @@ def _validated(table: "pa.Table") -> Sequence[object]:
         return [row for at in range(table.num_rows) for row in _validated(table.slice(at, 1))]
 
 
-def _check_columns(config: FileData, names: Sequence[str]) -> list[str]:
+def _check_columns(config: FileSource, names: Sequence[str]) -> list[str]:
     """The columns that are read: those of `data.columns`, otherwise all."""
     wanted = config.columns.names if config.columns else list(names)
     faults = [f"no column `{name}`" for name in wanted if name not in names]

@@ -8,7 +8,7 @@ order of the rows. What counts as a duplicate, and the leak check, are in `dupli
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from curriculum.duplicates import SeenQuestions, assert_no_leak, leaks, normalis
 from curriculum.errors import DataError
 from curriculum.records import Example, Record, Split, content_id
 
-__all__ = ["DroppedExample", "SplitResult", "assert_no_leak", "leaks", "normalise", "split_examples"]
+__all__ = ["DroppedExample", "SplitResult", "assert_no_leak", "leaks", "normalise", "split_examples", "with_extra"]
 
 POOL_FULL = "the pool is full"
 MOST_SHORT = Fraction(1, 10)
@@ -43,10 +43,12 @@ class SplitResult:
 
     examples: tuple[Example, ...]
     dropped: tuple[DroppedExample, ...]
+    extra: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+    """The items of each extra set, which have no split, sorted by id."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many examples each split got and each reason dropped; they add up to the input."""
+        """How many examples each split got and each reason dropped; with those of `extra` they add up to the input."""
         return dict(Counter([str(e.split) for e in self.examples] + [d.reason for d in self.dropped]))
 
 
@@ -67,8 +69,67 @@ def split_examples(examples: Iterable[Example], sizes: SplitSizes, seed: int) ->
     placed = [e.model_copy(update={"split": split_of.get(e.group, "pool")}) for e in kept]
     pool = sorted((e.id for e in placed if e.split == "pool"), key=lambda id_: content_id([seed, id_]))
     surplus = set(pool[sizes.pool :]) if sizes.pool is not None else set()
-    dropped += [DroppedExample(example_id=e.id, source=e.source, reason=POOL_FULL) for e in placed if e.id in surplus]
+    dropped += [_dropped(e, POOL_FULL) for e in placed if e.id in surplus]
     return SplitResult(tuple(e for e in placed if e.id not in surplus), tuple(dropped))
+
+
+def with_extra(
+    result: SplitResult, extra: Mapping[str, Sequence[Example]], sizes: Mapping[str, int], seed: int
+) -> SplitResult:
+    """Adds the extra evaluation sets, and makes all splits and sets disjoint; the held-out splits stay as they are.
+
+    An extra item that repeats an item of a held-out split, of its own set or of a set before it (by name) is
+    dropped, and so is every pool item that repeats one of an extra set. A set keeps at most its size.
+
+    Raises:
+        DataError: a set has no item left, or the pool.
+    """
+    seen = SeenQuestions()
+    place = {e.id: f"the {e.split} split" for e in result.examples if e.split != "pool"}
+    for example in result.examples:
+        if example.id in place:
+            seen.add(example)
+    kept: dict[str, tuple[Example, ...]] = {}
+    dropped = list(result.dropped)
+    for name in sorted(extra):
+        kept[name], repeated = _fill(name, extra[name], sizes[name], seed, seen, place)
+        dropped += repeated
+    found = {e.id: seen.find(e) for e in result.examples if e.split == "pool"}
+    if all(found.values()):
+        raise DataError("extra: expected sets that leave a pool, got sets that have every question of it: give others")
+    for example in result.examples:
+        if match := found.get(example.id):
+            dropped.append(_dropped(example, f"{match.reason} of {place[match.duplicate_of]}", match.duplicate_of))
+    return replace(
+        result,
+        examples=tuple(e for e in result.examples if not found.get(e.id)),
+        dropped=tuple(dropped),
+        extra=kept,
+    )
+
+
+def _fill(
+    name: str, examples: Sequence[Example], size: int, seed: int, seen: SeenQuestions, place: dict[str, str]
+) -> tuple[tuple[Example, ...], list[DroppedExample]]:
+    """The items of one extra set, sorted by id, and those left out; remembers them in `seen` and in `place`."""
+    kept: list[Example] = []
+    dropped: list[DroppedExample] = []
+    for example in sorted(examples, key=lambda e: (content_id([seed, e.id]), e.source)):
+        if len(kept) == size:
+            dropped.append(_dropped(example, f"extra set {name} is full"))
+        elif match := seen.add(example):
+            why = f"extra set {name}: {match.reason} of {place[match.duplicate_of]}"
+            dropped.append(_dropped(example, why, match.duplicate_of))
+        else:
+            kept.append(example)
+            place[example.id] = f"extra set {name}"
+    if not kept:
+        raise DataError(f"extra.{name}: expected items that no held-out split and no other set has, got none")
+    return tuple(sorted(kept, key=lambda e: e.id)), dropped
+
+
+def _dropped(example: Example, reason: str, duplicate_of: str | None = None) -> DroppedExample:
+    return DroppedExample(example_id=example.id, source=example.source, reason=reason, duplicate_of=duplicate_of)
 
 
 def _deduplicate(examples: Iterable[Example]) -> tuple[list[Example], list[DroppedExample]]:
@@ -81,7 +142,7 @@ def _deduplicate(examples: Iterable[Example]) -> tuple[list[Example], list[Dropp
         if match is None:
             kept.append(example)
         else:
-            dropped.append(DroppedExample(example_id=example.id, source=example.source, **match._asdict()))
+            dropped.append(_dropped(example, **match._asdict()))
     return kept, dropped
 
 

@@ -188,10 +188,10 @@ def write_config(folder: Path, grader: str) -> Path:
 @pytest.mark.parametrize(
     ("grader", "fault"),
     [
-        ("grader: regex", "data.grader_pattern goes with `data.grader: regex`"),
-        ("grader: python", "data.grader_function goes with `data.grader: python`"),
-        ("grader_pattern: x", "data.grader_pattern goes with `data.grader: regex`"),
-        ("grader_function: a.b:c", "data.grader_function goes with `data.grader: python`"),
+        ("grader: regex", "`grader_pattern` goes with `grader: regex`"),
+        ("grader: python", "`grader_function` goes with `grader: python`"),
+        ("grader_pattern: x", "`grader_pattern` goes with `grader: regex`"),
+        ("grader_function: a.b:c", "`grader_function` goes with `grader: python`"),
         ("grader: regex\n  grader_pattern: (x", r"`data.grader_pattern`: no regular expression of Python"),
         ("grader: regex\n  grader_pattern: '" + "(" * 999 + "'", "`data.grader_pattern`: no regular expression"),
         ("grader: regex\n  grader_pattern: '" + "x" * 1001 + "'", "`data.grader_pattern`"),
