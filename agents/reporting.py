@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import evaluate_split
+from agents.evaluation import evaluate_extra, evaluate_split
 from agents.history import gate_decision
 from agents.loop import Loop, State, stage_inputs
 from agents.tracking import track
@@ -19,7 +19,7 @@ from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.records import BASE, Arm, Diagnosis
 from curriculum.report import FinalReport, RoundReport, RunReport, read_timings
-from curriculum.report_build import RoundRecords, final_report, round_report
+from curriculum.report_build import ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import decision_words
@@ -36,6 +36,7 @@ from curriculum.rundir import (
     write_json,
     write_record,
 )
+from student.interface import AdapterFiles
 
 OPENINGS = "final_openings.jsonl"
 """Every opening of the final split, with its time: not canonical, it is a log."""
@@ -113,32 +114,29 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
 
 
 def finish(loop: Loop, state: State) -> State:
-    """The final test, once per adapter: the base, the base with few-shot examples, the last accepted adapter."""
+    """The final test and the extra sets: the base, the base with few-shot examples, the last accepted adapter.
+
+    Nothing is decided after it, and each adapter answers once.
+    """
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
     base = loop.adapter_files(BASE, 0)
-    arms: list[tuple[str, Any, Arm]] = [
-        ("base", base, "plain"),
-        ("base_few_shot", base, "few_shot"),
-        ("adapter", adapter, "plain"),
-    ]
-    grades = {}
-    folders = []
-    for name, files, arm in arms:
+    arms: list[tuple[AdapterFiles, Arm]] = [(base, "plain"), (base, "few_shot"), (adapter, "plain")]
+    final = []
+    for files, arm in arms:
         if not (loop.run.stage_path("answers") / files.name / _final_name(arm) / DONE).exists():
             opening = {"schema_version": 1, "at": datetime.now(UTC).isoformat(timespec="seconds")}
             append_line(loop.run.path / OPENINGS, opening | {"adapter": files.name, "arm": arm})
-        evaluation = evaluate_split(loop, files, "final", arm)
-        grades[name] = evaluation.grades
-        folders.append(evaluation.folder)
+        final.append(evaluate_split(loop, files, "final", arm))
+    extra = {name: [evaluate_extra(loop, files, name, arm) for files, arm in arms] for name in loop.extra}
 
     def work(folder: Path) -> Mapping[str, Any]:
         opened = f"opened for base, base with few-shot examples and {adapter.name}; every opening is in {OPENINGS}"
-        made = final_report(
-            loop.labels, grades["base"], grades["base_few_shot"], grades["adapter"], adapter.name, opened
-        )
+        sets = {name: ArmGrades(*(e.grades for e in answered)) for name, answered in extra.items()}
+        made = final_report(loop.labels, ArmGrades(*(e.grades for e in final)), adapter.name, opened, sets)
         write_json(folder / "final.json", {"schema_version": 1, "final": made.model_dump(mode="json")})
         return {}
 
+    folders = [e.folder for answered in (final, *extra.values()) for e in answered]
     inputs = stage_inputs(loop, loop.run.stage_path("label"), *dict.fromkeys(folders))
     return loop.stage(loop.run.stage_path("final"), inputs, work)
 
@@ -174,7 +172,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
     if (run.stage_path("final") / DONE).exists() and (by_rule or len(rounds) > config.rounds):
         final = FinalReport.model_validate(read_json(run.stage_path("final") / "final.json")["final"])
     status = "running" if final is None else "stopped" if by_rule else "finished"
-    splits = read_json(run.stage_path("prepare") / "splits.json")["counts"]
+    splits = read_json(run.stage_path("prepare") / "splits.json")
     return RunReport(
         run=run.path.name,
         status=status,
@@ -183,7 +181,8 @@ def gather(run: RunDir, config: Config) -> RunReport:
         base_hash=read_json(run.stage_path("prepare") / DONE)["inputs"]["base"],
         teacher=config.teacher.kind,
         data=_data_words(config),
-        split_sizes=splits,
+        split_sizes=splits["counts"],
+        extra_sizes=splits.get("extra", {}),
         config_hash=config.identity_hash,
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],

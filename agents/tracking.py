@@ -106,6 +106,9 @@ def points(report: RunReport) -> list[Point]:
         made += _rate("final/base_few_shot", last, report.final.base_few_shot)
         made += _rate("final/adapter", last, report.final.adapter)
         made += _skills("final", last, report.final.skills)
+        for extra in report.final.extra:
+            for arm in ("base", "base_few_shot", "adapter"):
+                made += _rate(f"extra_{plain_name(extra.name)}/{arm}", last, getattr(extra, arm))
     return made
 
 

@@ -30,6 +30,19 @@ class ArmVerdicts(Part):
     adapter: VerdictCounts
 
 
+class ExtraReport(Part):
+    """One extra evaluation set, answered by the same three arms as the final test. It never selects anything."""
+
+    name: str
+    base: Rate = Field(description="by the lenient extraction, as all rates but `strict`")
+    base_few_shot: Rate
+    adapter: Rate
+    strict: ArmRates = Field(description="the same answers by the strict extraction")
+    change: Change = Field(description="adapter − base on the same items")
+    change_few_shot: Change = Field(description="adapter − base prompted with examples on the same items")
+    verdicts: ArmVerdicts
+
+
 class FinalReport(Part):
     """The final test: the base, the base prompted with examples, and the last accepted adapter."""
 
@@ -47,6 +60,7 @@ class FinalReport(Part):
     verdicts: ArmVerdicts
     skills: tuple[GateSkill, ...] = Field(description="base and adapter on the final split, one a skill")
     opened: str = Field(description="for whom the final split was opened, and where every opening is logged")
+    extra: tuple[ExtraReport, ...] = Field(default=(), description="the extra sets, sorted by name; they never select")
 
 
 class ProbeReport(Part):
@@ -136,6 +150,7 @@ class RunReport(Record):
     teacher: str
     data: str = Field(description="where the examples come from")
     split_sizes: dict[str, int] = Field(description="split → items")
+    extra_sizes: dict[str, int] = Field(default={}, description="extra set → items; they never select")
     config_hash: str
     tutelage_version: str
     git_commit: str | None

@@ -6,7 +6,7 @@ failures are chosen to show. Reads no file and decides nothing.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
@@ -15,6 +15,7 @@ from curriculum.report import (
     ArmRates,
     ArmVerdicts,
     DroppedCount,
+    ExtraReport,
     FailureReport,
     FinalReport,
     MixtureCell,
@@ -38,6 +39,17 @@ MAX_FAILURES = 8
 
 MAX_CHARACTERS = 600
 """Characters shown of a question, an answer or a reason."""
+
+
+class ArmGrades(NamedTuple):
+    """The grades of the three arms of the final test on one split or set, one grade an item.
+
+    Without an accepted adapter the base's grades are the adapter's, too.
+    """
+
+    base: Sequence[Grade]
+    base_few_shot: Sequence[Grade]
+    adapter: Sequence[Grade]
 
 
 class RoundRecords(NamedTuple):
@@ -84,37 +96,39 @@ def round_report(
 
 def final_report(
     labels: Mapping[str, SkillLabel],
-    grades_base: Sequence[Grade],
-    grades_few_shot: Sequence[Grade],
-    grades_adapter: Sequence[Grade],
+    grades: ArmGrades,
     adapter_name: str,
     opened: str,
+    extra: Mapping[str, ArmGrades] | None = None,
 ) -> FinalReport:
-    """Gathers the report of the final test from the grades of its three arms, one grade an item.
+    """Gathers the report of the final test, and of each extra set by its name.
 
-    Without an accepted adapter pass the base's grades as the adapter's, and the name `base`.
+    Without an accepted adapter pass the name `base`.
     """
-    base, few_shot, adapter = (answered_right(g) for g in (grades_base, grades_few_shot, grades_adapter))
-    strict = [_strictly_right(g) for g in (grades_base, grades_few_shot, grades_adapter)]
-    change, strict_change = paired_change(base, adapter), paired_change(strict[0], strict[2])
+    arms = _arms(grades)
+    base, adapter = answered_right(grades.base), answered_right(grades.adapter)
+    strict_change = paired_change(_strictly_right(grades.base), _strictly_right(grades.adapter))
     both = base.keys() & adapter.keys()
     return FinalReport(
+        **arms,
         adapter_name=adapter_name,
-        base=_rate(base),
-        base_few_shot=_rate(few_shot),
-        adapter=_rate(adapter),
-        strict=ArmRates(base=_rate(strict[0]), base_few_shot=_rate(strict[1]), adapter=_rate(strict[2])),
-        change=change,
-        change_few_shot=paired_change(few_shot, adapter),
-        format_share=_difference(strict_change.change, change.change),
-        verdicts=ArmVerdicts(
-            base=verdict_counts(grades_base),
-            base_few_shot=verdict_counts(grades_few_shot),
-            adapter=verdict_counts(grades_adapter),
-        ),
+        format_share=_difference(strict_change.change, arms["change"].change),
         skills=skill_changes({i: base[i] for i in both}, {i: adapter[i] for i in both}, labels),
         opened=opened,
+        extra=tuple(ExtraReport(name=name, **_arms(of_set)) for name, of_set in sorted((extra or {}).items())),
     )
+
+
+def _arms(grades: ArmGrades) -> dict[str, Any]:
+    """What the final test and an extra set have in common: rates, verdicts, and paired changes."""
+    by_arm: dict[str, Sequence[Grade]] = grades._asdict()
+    right = {arm: answered_right(of_arm) for arm, of_arm in by_arm.items()}
+    return {arm: _rate(of_arm) for arm, of_arm in right.items()} | {
+        "strict": ArmRates(**{arm: _rate(_strictly_right(of_arm)) for arm, of_arm in by_arm.items()}),
+        "change": paired_change(right["base"], right["adapter"]),
+        "change_few_shot": paired_change(right["base_few_shot"], right["adapter"]),
+        "verdicts": ArmVerdicts(**{arm: verdict_counts(of_arm) for arm, of_arm in by_arm.items()}),
+    }
 
 
 def verdict_counts(grades: Sequence[Grade]) -> VerdictCounts:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from curriculum import report_words as words
 from curriculum.errors import UserError
-from curriculum.report import RoundReport, RunReport, Timings
+from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
 from curriculum.round_records import GateSkill
 
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!@]|:(?=//))")
@@ -80,6 +80,8 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
     if report.final:
         parts.append(_skill_table("Skills on the final split, base → adapter", report.final.skills))
         parts.append(_text(words.format_words(report.final)))
+        if report.final.extra:
+            parts.append(_extra_table(report.final.extra))
     elif report.rounds:
         last = report.rounds[-1]
         parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))
@@ -126,6 +128,15 @@ def _skill_table(title: str, skills: Iterable[GateSkill]) -> Table:
     for s in skills:
         before, after, change = words.rate_short(s.before), words.rate_short(s.after), words.change_short(s.change)
         _add_row(table, [s.skill, before, after, change, words.p_words(s.p_value)])
+    return table
+
+
+def _extra_table(sets: Iterable[ExtraReport]) -> Table:
+    heads = ["set", "base, %", "few-shot, %", "adapter, %", "change, points"]
+    table = _table("Extra sets (never select), base → adapter", heads)
+    for s in sets:
+        rates = [words.rate_short(rate) for rate in (s.base, s.base_few_shot, s.adapter)]
+        _add_row(table, [s.name, *rates, words.change_short(s.change)])
     return table
 
 

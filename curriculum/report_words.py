@@ -161,6 +161,19 @@ def format_words(final: FinalReport) -> str:
     )
 
 
+NEVER_SELECT = (
+    "Extra sets never select: no profile, plan, training set, gate or stop rule saw them, and no training row repeats "
+    "one of their questions."
+)
+
+
+def items_words(report: RunReport) -> str:
+    """`final 405, gate 162, …; never select: ood 100`."""
+    sizes = ", ".join(f"{split} {n}" for split, n in report.split_sizes.items())
+    extra = ", ".join(f"{name} {n}" for name, n in report.extra_sizes.items())
+    return f"{sizes}; never select: {extra}" if extra else sizes
+
+
 def health_words(training: TrainingReport) -> str:
     """`loss 2.31 → 0.97 (means of the first and the last 10 steps), 2.00 nats a token from the point …`."""
     if training.first_loss is None or training.last_loss is None or training.divergence_margin is None:

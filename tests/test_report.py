@@ -17,7 +17,7 @@ from curriculum.errors import UserError
 from curriculum.gate import baseline, decide, stopped
 from curriculum.records import Diagnosis, Example, Grade, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import RunReport, StageTiming, Timings, read_timings
-from curriculum.report_build import MAX_FAILURES, RoundRecords, final_report, round_report
+from curriculum.report_build import MAX_FAILURES, ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import escape_markdown, fenced, print_terminal, render_markdown, render_terminal
 from curriculum.report_words import headline, visible
@@ -77,6 +77,10 @@ def grades(verdicts: Sequence[Verdict], adapter: str = "base") -> list[Grade]:
 
 def right(count: int, of: int = 40) -> list[Verdict]:
     return [Verdict.CORRECT if n < count else Verdict.WRONG for n in range(of)]
+
+
+def arms(base: list[Grade]) -> ArmGrades:
+    return ArmGrades(base, grades(right(20)), grades(right(36), "a"))
 
 
 class FailedProbe(NamedTuple):
@@ -173,12 +177,13 @@ def run_report(text: str) -> RunReport:
         teacher="offline",
         data=text,
         split_sizes={"final": 40},
+        extra_sizes={text.replace("\ud800", ""): 40},
         config_hash="4567",
         tutelage_version="0.1.0",
         git_commit=None,
         notes=(text,),
         final=final_report(
-            LABELS, grades(right(8)), grades(right(20)), grades(right(36), "a"), text, f"opened once for {text}"
+            LABELS, arms(grades(right(8))), text, f"opened once for {text}", {text: arms(grades(right(0)))}
         ),
         rounds=(round_report(first, {}, {}), round_report(records, examples, labels)),
     )
@@ -257,7 +262,7 @@ def test_failures_are_few_cut_and_spread_over_skills() -> None:
 
 def test_final_pairs_items_and_tells_format_apart() -> None:
     failed = [Verdict.FAILED, *right(8)[1:]]
-    made = final_report(LABELS, grades(failed), grades(right(20)), grades(right(36), "a"), "a", "opened once")
+    made = final_report(LABELS, arms(grades(failed)), "a", "opened once")
     assert (made.base.n, made.base.correct) == (39, 7)
     assert (made.change.n, made.change.gained, made.change.lost) == (39, 28, 0)
     # By the strict extraction only odd items can be right: 4 of 39 before, 18 of 39 after.
@@ -266,9 +271,33 @@ def test_final_pairs_items_and_tells_format_apart() -> None:
     assert made.verdicts.base.failed == 1
 
 
+@pytest.mark.parametrize("view", ["html", "markdown", "terminal"])
+def test_extra_sets_are_shown_with_counts_and_as_what_never_selects(view: str) -> None:
+    report = run_report("retention")
+    page = Page(render_html(report, Timings())).text
+    text = {"html": page, "markdown": render_markdown(report, Timings()), "terminal": terminal(report, None)}[view]
+    shown = text[text.index("Extra sets") :]
+    assert "never select" in shown.splitlines()[0] and "retention" in shown
+    low, high = (
+        f"{100 * bound:.{0 if view == 'terminal' else 1}f}" for bound in (wilson(36, 40).low, wilson(36, 40).high)
+    )
+    for count in ("0/40", "20/40", "36/40", f"{low}–{high}", "+90.0"):
+        assert count in shown
+
+
+def test_extra_sets_are_paired_like_the_final_split() -> None:
+    of_set = ArmGrades(grades([Verdict.FAILED, *right(39, 39)]), grades(right(20)), grades(right(30), "a"))
+    made = final_report(LABELS, arms(grades(right(8))), "a", "opened once", {"b": of_set, "a": arms(grades(right(0)))})
+    assert [s.name for s in made.extra] == ["a", "b"]
+    kept = made.extra[1]
+    assert (kept.base.n, kept.adapter.correct) == (39, 30)
+    assert (kept.change.n, kept.change.gained, kept.change.lost) == (39, 0, 10)
+    assert (kept.strict.adapter.correct, kept.verdicts.base.failed) == (15, 1)
+
+
 def test_no_adapter_is_said_plainly() -> None:
     base = grades(right(8))
-    final = final_report(LABELS, base, grades(right(9)), base, "base", "opened once")
+    final = final_report(LABELS, ArmGrades(base, grades(right(9)), base), "base", "opened once")
     report = run_report("x").model_copy(update={"final": final})
     assert "no adapter was accepted" in headline(report)
     assert final.change.change == 0
@@ -276,7 +305,9 @@ def test_no_adapter_is_said_plainly() -> None:
 
 @pytest.mark.parametrize(("after", "expected"), [(36, "lies above both"), (9, "overlaps both")])
 def test_headline_says_whether_intervals_overlap(after: int, expected: str) -> None:
-    final = final_report(LABELS, grades(right(8)), grades(right(8)), grades(right(after), "a"), "a", "opened once")
+    final = final_report(
+        LABELS, ArmGrades(grades(right(8)), grades(right(8)), grades(right(after), "a")), "a", "opened once"
+    )
     assert expected in headline(run_report("x").model_copy(update={"final": final}))
 
 

@@ -38,6 +38,7 @@ def test_the_points_are_the_reports_numbers() -> None:
     assert curves["gate/accepted"] == [(1, 1.0)]
     assert curves["train/loss"] == [(1, 2.0), (2, 1.5), (3, 1.0)]
     assert curves["final/adapter"] == [(1, 36 / 40)]
+    assert curves["extra_x/base"] == [(1, 0.0)] and curves["extra_x/adapter"] == [(1, 36 / 40)]
     assert texts(REPORT)["round_01"].startswith("accepted: gained 22")
     assert all(name.count("/") <= 1 for name in expected(run_report(HOSTILE)))
 
