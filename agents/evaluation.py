@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from agents.loop import Loop
 from curriculum.errors import StudentError
-from curriculum.extraction import format_target
+from curriculum.extraction import taught_text
 from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.grading import Grader
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer
@@ -90,8 +90,7 @@ def _shown(loop: Loop) -> list[tuple[str, str]]:
     given = loop.config.student.few_shot_examples
     if given is not None:
         return [(shot.question, shot.answer) for shot in given]
-    shots = few_shot_examples(loop)
-    return [(e.question, format_target(e.gold, e.solutions[0] if e.solutions else None)) for e in shots]
+    return [(e.question, taught_text(e)) for e in few_shot_examples(loop)]
 
 
 def few_shot_examples(loop: Loop) -> list[Example]:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from curriculum.config import Config
-from curriculum.data_config import FileData, GeneratorData
+from curriculum.data_config import FileSource, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
 from student.base_model import SMOLLM2, find_base, linear_sizes
 
@@ -56,8 +57,9 @@ class Forecast(NamedTuple):
 def forecast(config: Config) -> Forecast:
     """Counts what the configured rounds will do when every adapter is accepted: the dearest course."""
     splits, rounds = config.data.splits, config.rounds
-    evaluations = rounds + (rounds + 1) + 3  # probe each round, gate each round and once for the base, three final arms
-    answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * splits.final
+    # Probe each round, gate each round and once for the base, three arms of the final split and of each extra set.
+    evaluations = rounds + (rounds + 1) + 3 * (1 + len(config.extra))
+    answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * (splits.final + _extra_items(config))
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     rows = config.training.epochs * (rounds * config.plan.rows_per_round + sum(replay))
     least = answers / ANSWERS_PER_SECOND[1] + rows / ROWS_PER_SECOND[1] + START_SECONDS[0] * (evaluations + rounds)
@@ -85,10 +87,16 @@ def _disk_bytes(config: Config, answers: int) -> int | None:
     if adapter is None:
         return None
     pool = len(config.data.tasks) * config.data.per_task if isinstance(config.data, GeneratorData) else splits.pool or 0
-    examples = splits.probe + splits.gate + splits.final + pool + config.rounds * config.plan.rows_per_round
-    # One split's journal is there beside its answers: at most the final one's.
-    texts = BYTES_PER_ANSWER * (answers + splits.final) + BYTES_PER_EXAMPLE * examples
+    held_out = splits.probe + splits.gate + splits.final + _extra_items(config)
+    examples = held_out + pool + config.rounds * config.plan.rows_per_round
+    # One split's journal is there beside its answers: at most the largest one's.
+    journal = max(splits.final, *(source.items for source in config.extra.values())) if config.extra else splits.final
+    texts = BYTES_PER_ANSWER * (answers + journal) + BYTES_PER_EXAMPLE * examples
     return config.rounds * adapter + texts
+
+
+def _extra_items(config: Config) -> int:
+    return sum(source.items for source in config.extra.values())
 
 
 def _cap(config: Config) -> int:
@@ -102,13 +110,14 @@ def print_forecast(config: Config) -> None:
     console = Console()
     table = Table(title="Forecast", show_header=False)
     table.add_row("rounds", str(config.rounds))
-    table.add_row("student answers", f"{made.answers:,}")
+    extra = f", at most {3 * _extra_items(config):,} of them to extra sets" if config.extra else ""
+    table.add_row("student answers", f"{made.answers:,}{extra}")
     table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included)")
     table.add_row("time on 2 CPU cores", f"{made.minutes[0]:.0f} to {made.minutes[1]:.0f} minutes")
     disk = "unknown until the base is on this machine" if made.disk_bytes is None else _megabytes(made.disk_bytes)
     cache = f", and {_megabytes(made.cache_bytes)} for the base in your cache" if made.cache_bytes else ""
-    free = disk_usage(next(p for p in [config.runs_dir.absolute(), *config.runs_dir.absolute().parents] if p.exists()))
-    table.add_row("disk at the peak", f"{disk}, adapters of all rounds included{cache}; {_megabytes(free.free)} free")
+    free = _megabytes(_free_bytes(config))
+    table.add_row("disk at the peak", f"{disk}, adapters of all rounds included{cache}; {free} free")
     table.add_row("teacher calls", "0: the offline teacher calls nobody")
     table.add_row("money", "0")
     gain = made.detectable_gain
@@ -120,17 +129,32 @@ def print_forecast(config: Config) -> None:
     table.add_row("false accepts", f"{made.false_accept_rate:.1%} of same-recipe retrains with another seed")
     source = "generated here" if isinstance(config.data, GeneratorData) else "read from the given file"
     leaves = f"nothing: the data are {source}, the student runs here"
-    if isinstance(config.data, FileData) and config.data.hub:
-        leaves = f"the name {config.data.hub.name}, to the Hub its rows come from; the student runs here"
+    sources = (config.data, *config.extra.values())
+    names = {s.hub.name for s in sources if isinstance(s, FileSource) and s.hub}
+    if names:
+        leaves = f"the names {', '.join(sorted(names))}, to the Hub their rows come from; the student runs here"
     table.add_row("leaves this machine", leaves)
     console.print(table)
-    if gain is None or gain > HOPELESS_GAIN:
-        console.print(
-            f"[bold]Warning:[/bold] with {config.data.splits.gate} gate items only gains above {HOPELESS_GAIN:.0%} are "
-            "seen; smaller ones will be rolled back. Raise data.splits.gate."
+    for warning in warnings(config, made):
+        console.print("[bold]Warning:[/bold]", Text(warning))
+
+
+def warnings(config: Config, made: Forecast) -> list[str]:
+    """What a person should know before the run begins."""
+    found = []
+    if made.detectable_gain is None or made.detectable_gain > HOPELESS_GAIN:
+        found.append(
+            f"with {config.data.splits.gate} gate items only gains above {HOPELESS_GAIN:.0%} are seen; smaller ones "
+            "will be rolled back. Raise data.splits.gate."
         )
-    if (made.disk_bytes or 0) + made.cache_bytes > free.free:
-        console.print("[bold]Warning:[/bold] the disk has too little space for that. Free some, or move runs_dir.")
+    if (made.disk_bytes or 0) + made.cache_bytes > _free_bytes(config):
+        found.append("the disk has too little space for that. Free some, or move runs_dir.")
+    return found
+
+
+def _free_bytes(config: Config) -> int:
+    folder = config.runs_dir.absolute()
+    return disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
 
 
 def _megabytes(size: int) -> str:

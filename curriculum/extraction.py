@@ -40,6 +40,11 @@ def format_target(gold: str, solution: str | None) -> str:
     return f"{solution}\n{line}" if solution else line
 
 
+def taught_text(example: Example) -> str:
+    """What a student is taught to write for an example: its first worked solution, if any, and the answer line."""
+    return format_target(example.gold, example.solutions[0] if example.solutions else None)
+
+
 def answer_kind(example: Example) -> AnswerKind:
     """What an example's answers look like; generated examples declare it as `metadata["answer_kind"]`."""
     kinds: dict[str, AnswerKind] = {

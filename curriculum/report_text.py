@@ -72,96 +72,98 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
             known = ", ".join(str(r.round) for r in report.rounds) or "none yet"
             raise UserError(f"run {report.run}: expected one of its rounds ({known}), got --round {round_}")
         return _one_round(report, chosen[0], timings)
-    parts: list[RenderableType] = [_text(words.headline(report), "bold")]
-    parts += [_text(note, "dim") for note in report.notes]
+    parts: list[RenderableType] = [safe_text(words.headline(report), "bold")]
+    parts += [safe_text(note, "dim") for note in report.notes]
     if report.stop_reason:
-        parts.append(_text(f"The run stopped: {report.stop_reason}"))
+        parts.append(safe_text(f"The run stopped: {report.stop_reason}"))
     parts.append(_rounds_table(report.rounds))
     if report.final:
         parts.append(_skill_table("Skills on the final split, base → adapter", report.final.skills))
-        parts.append(_text(words.format_words(report.final)))
+        parts.append(safe_text(words.format_words(report.final)))
         if report.final.extra:
             parts.append(_extra_table(report.final.extra))
     elif report.rounds:
         last = report.rounds[-1]
         parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))
     if timings.stages:
-        parts.append(_text(f"Time in all stages: {words.duration(sum(t.seconds for t in timings.stages))}", "dim"))
+        parts.append(safe_text(f"Time in all stages: {words.duration(sum(t.seconds for t in timings.stages))}", "dim"))
     return Group(*parts)
 
 
 def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> RenderableType:
     parts: list[RenderableType] = [
-        _text(f"Round {round_.round}: {words.decision_words(round_)}. {round_.reason}.", "bold"),
-        _text(round_.rule, "dim"),
+        safe_text(f"Round {round_.round}: {words.decision_words(round_)}. {round_.reason}.", "bold"),
+        safe_text(round_.rule, "dim"),
         _skill_table("Skills on the gate split (selected on)", round_.skills),
     ]
     if round_.plan and round_.plan.changed:
-        parts.append(_text(f"Changed after the rollback: {round_.plan.changed}"))
+        parts.append(safe_text(f"Changed after the rollback: {round_.plan.changed}"))
     if round_.probe or round_.mixture:
         parts.append(_work_table(report, round_))
     if round_.training:
-        parts.append(_text(words.health_words(round_.training)))
+        parts.append(safe_text(words.health_words(round_.training)))
     for failure in round_.failures:
         found = "no answer" if failure.extracted is None else failure.extracted
-        parts.append(_text(f"\n{failure.verdict.value} · {', '.join(failure.skills)}", "bold"))
-        parts.append(_text(failure.question))
-        parts.append(_text(f"expected {failure.gold}, found {found}: {failure.diagnosis}", "dim"))
+        parts.append(safe_text(f"\n{failure.verdict.value} · {', '.join(failure.skills)}", "bold"))
+        parts.append(safe_text(failure.question))
+        parts.append(safe_text(f"expected {failure.gold}, found {found}: {failure.diagnosis}", "dim"))
     of_round = [t for t in timings.stages if t.round == round_.round]
-    parts += [_text(f"{t.stage}: {words.duration(t.seconds)}", "dim") for t in of_round]
+    parts += [safe_text(f"{t.stage}: {words.duration(t.seconds)}", "dim") for t in of_round]
     return Group(*parts)
 
 
 def _rounds_table(rounds: Sequence[RoundReport]) -> Table:
-    table = _table(
+    table = narrow_table(
         "Rounds, on the gate split (selected on)", ["round", "decision", "accuracy, %", "change, points", "p"]
     )
     for r in rounds:
         accuracy = words.rate_short(r.before if r.after is None else r.after)
         change, p_value = words.change_short(r.change), words.p_words(r.p_value)
-        _add_row(table, [str(r.round), words.decision_words(r), accuracy, change, p_value])
+        add_row(table, [str(r.round), words.decision_words(r), accuracy, change, p_value])
     return table
 
 
 def _skill_table(title: str, skills: Iterable[GateSkill]) -> Table:
-    table = _table(title, ["skill", "before, %", "after, %", "change, points", "p"])
+    table = narrow_table(title, ["skill", "before, %", "after, %", "change, points", "p"])
     for s in skills:
         before, after, change = words.rate_short(s.before), words.rate_short(s.after), words.change_short(s.change)
-        _add_row(table, [s.skill, before, after, change, words.p_words(s.p_value)])
+        add_row(table, [s.skill, before, after, change, words.p_words(s.p_value)])
     return table
 
 
 def _extra_table(sets: Iterable[ExtraReport]) -> Table:
     heads = ["set", "base, %", "few-shot, %", "adapter, %", "change, points"]
-    table = _table("Extra sets (never select), base → adapter", heads)
+    table = narrow_table("Extra sets (never select), base → adapter", heads)
     for s in sets:
         rates = [words.rate_short(rate) for rate in (s.base, s.base_few_shot, s.adapter)]
-        _add_row(table, [s.name, *rates, words.change_short(s.change)])
+        add_row(table, [s.name, *rates, words.change_short(s.change)])
     return table
 
 
 def _work_table(report: RunReport, round_: RoundReport) -> Table:
     heads = ["skill", "probe, %", "missing", "pool", words.written_words(report), "replay"]
-    table = _table("What was missing and what was taught, rows", heads)
+    table = narrow_table("What was missing and what was taught, rows", heads)
     for w in words.skill_work(round_):
         missing = str(w.probe.missing) if w.probe else words.NONE
         probe = words.rate_short(w.probe.accuracy if w.probe else None)
-        _add_row(table, [w.skill, probe, missing, str(w.pool), str(w.written), str(w.replay)])
+        add_row(table, [w.skill, probe, missing, str(w.pool), str(w.written), str(w.replay)])
     return table
 
 
-def _table(title: str, heads: Sequence[str]) -> Table:
-    table = Table(title=_text(title, "bold"), title_justify="left", box=None, pad_edge=False)
+def narrow_table(title: str, heads: Sequence[str]) -> Table:
+    """An empty table whose first column may fold."""
+    table = Table(title=safe_text(title, "bold"), title_justify="left", box=None, pad_edge=False)
     for place, head in enumerate(heads):
         # Numbers stay on one line; a long name in the first column may fold.
-        table.add_column(_text(head, "dim"), overflow="fold", no_wrap=place > 0, min_width=len(head))
+        table.add_column(safe_text(head, "dim"), overflow="fold", no_wrap=place > 0, min_width=len(head))
     return table
 
 
-def _add_row(table: Table, cells: Sequence[str]) -> None:
-    table.add_row(*(_text(cell) for cell in cells))
+def add_row(table: Table, cells: Sequence[str]) -> None:
+    """Adds a row of texts, escaped."""
+    table.add_row(*(safe_text(cell) for cell in cells))
 
 
-def _text(text: str, style: str = "") -> Text:
+def safe_text(text: str, style: str = "") -> Text:
     """Plain text for the terminal: `Text` parses no markup, and control sequences are shown, not sent."""
     return Text(words.visible(text), style=style)

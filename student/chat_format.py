@@ -101,7 +101,7 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
     messages = [Message(role="user", content="x")]
     prompt = encode_prompt(tokenizer, messages)
     whole = _apply_template(tokenizer, [*messages, Message(role="assistant", content="x")], generate=False)
-    special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = _special_ids(tokenizer)
     for token in whole[len(prompt) :]:
         if token in special:
             return token
@@ -109,6 +109,21 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
         f"{tokenizer.name_or_path}: expected a chat template that ends an answer with a special token, got none. "
         "Use an instruction-tuned base model"
     )
+
+
+def pieces(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[tuple[str, bool]]:
+    """The text of token ids in pieces, each with whether it is a special token; a text that looks like one is not."""
+    special = _special_ids(tokenizer)
+    parts: list[list[int]] = []
+    for token in ids:
+        if token in special or not parts or parts[-1][-1] in special:
+            parts.append([])
+        parts[-1].append(token)
+    return [(str(tokenizer.decode(p, clean_up_tokenization_spaces=False)), p[0] in special) for p in parts]
+
+
+def _special_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    return {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def stop_ids(tokenizer: "PreTrainedTokenizerBase", generation_eos: int | Sequence[int] | None) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from curriculum.records import Example, Sampling, StudentAnswer, content_id
 from curriculum.round_records import TrainingRow
-from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
 
 ROWS_TO_HALF = 30
 """Rows of a skill after which the fake answers half of what it could not."""
@@ -30,6 +30,14 @@ class FakeStudent:
 
     def check(self, log: Path) -> None:
         """There is nothing to check."""
+
+    def encode(self, rows: Sequence[tuple[Prompt, str]], show: bool, log: Path) -> Iterator[Encoded]:
+        """Words stand for tokens, and the role of each turn for the special tokens of a template."""
+        for prompt, target in rows:
+            shown = [p for m in prompt.messages for p in (Piece(m.role, True), Piece(f" {m.content}\n", False))]
+            words = sum(1 + len(m.content.split()) for m in prompt.messages)
+            pieces = (tuple(shown), (Piece(target, False),)) if show else ((), ())
+            yield Encoded(words, len(target.split()), *pieces)
 
     def answer(
         self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path

@@ -58,6 +58,23 @@ class TrainingResult(NamedTuple):
     """One an optimizer step, before clipping."""
 
 
+class Piece(NamedTuple):
+    """A part of an encoded text: ordinary text, or one special token that the chat template wrote."""
+
+    text: str
+    special: bool
+
+
+class Encoded(NamedTuple):
+    """A question and its target as the student's tokenizer and chat template make them."""
+
+    prompt_tokens: int
+    target_tokens: int
+    """The end-of-turn token included."""
+    prompt: tuple[Piece, ...] = ()
+    target: tuple[Piece, ...] = ()
+
+
 class Student(Protocol):
     """A model that answers and can be taught."""
 
@@ -73,6 +90,14 @@ class Student(Protocol):
 
         Raises:
             UserError: it needs code of its own, cannot be read, or its chat template does not serve.
+        """
+        ...
+
+    def encode(self, rows: Sequence[tuple[Prompt, str]], show: bool, log: Path) -> Iterator[Encoded]:
+        """Prompts with their targets as they are read, in the order given; with their texts when `show` is set.
+
+        Raises:
+            UserError: the chat template does not serve for a row.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from curriculum.errors import UserError
 from curriculum.records import Message
-from student.chat_format import encode_row
+from student.chat_format import encode_row, pieces
 from student.subprocess_job import Event
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load_base(folder: Path, dtype: str, threads: int) -> "tuple[PreTrainedModel,
         threads: CPU threads; the roundings depend on them.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -39,8 +39,7 @@ def load_base(folder: Path, dtype: str, threads: int) -> "tuple[PreTrainedModel,
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=native_dtype(dtype), use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    return model, tokenizer
+    return model, _load_tokenizer(folder)
 
 
 @contextmanager
@@ -62,14 +61,39 @@ def check(job: Event) -> Iterator[Event]:
     Raises:
         UserError: they cannot be read, or the chat template does not serve.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     folder = Path(job["base"])
     with _told_when_unreadable(folder):
         AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    encode_row(tokenizer, [Message.model_validate(m) for m in job["messages"]], job["target"])
+    encode_row(_load_tokenizer(folder), [Message.model_validate(m) for m in job["messages"]], job["target"])
     yield {"checked": str(folder)}
+
+
+def encode(job: Event) -> Iterator[Event]:
+    """Encodes `rows` (`messages`, `target`) with the tokenizer of `base`; with `show`, sends their texts in pieces.
+
+    Raises:
+        UserError: the tokenizer cannot be read, or the chat template does not serve for a row.
+    """
+    tokenizer = _load_tokenizer(Path(job["base"]))
+    for row in job["rows"]:
+        encoded = encode_row(tokenizer, [Message.model_validate(m) for m in row["messages"]], row["target"])
+        at = encoded.prompt_length
+        prompt, target = encoded.input_ids[:at], encoded.input_ids[at:]
+        yield {
+            "prompt_tokens": len(prompt),
+            "target_tokens": len(target),
+            "prompt": pieces(tokenizer, prompt) if job["show"] else [],
+            "target": pieces(tokenizer, target) if job["show"] else [],
+        }
+
+
+def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    with _told_when_unreadable(folder):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def native_dtype(dtype: str) -> "torch.dtype":

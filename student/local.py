@@ -14,7 +14,7 @@ from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
 from student.subprocess_job import Event, Worker
 
 
@@ -49,6 +49,17 @@ class LocalStudent:
         row = {"messages": [m.model_dump() for m in prompt_messages(self._system_prompt, (), "x")], "target": "y"}
         for _ in self._worker.run(self._job("check") | row, log):
             pass
+
+    def encode(self, rows: Sequence[tuple[Prompt, str]], show: bool, log: Path) -> Iterator[Encoded]:
+        """Prompts with their targets as they are read, in the order given; with their texts when `show` is set.
+
+        Raises:
+            UserError: the base model cannot be had, or its chat template does not serve for a row.
+        """
+        plain = [{"messages": [m.model_dump() for m in p.messages], "target": target} for p, target in rows]
+        for event in self._worker.run(self._job("encode") | {"rows": plain, "show": show}, log):
+            prompt, target = (tuple(Piece(*piece) for piece in event[part]) for part in ("prompt", "target"))
+            yield Encoded(event["prompt_tokens"], event["target_tokens"], prompt, target)
 
     def answer(
         self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path

@@ -10,14 +10,14 @@ import torch  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
 from student.engine_worker import answer
-from student.loading import check
+from student.loading import check, encode
 from student.subprocess_job import Event, serve
 from student.train_worker import train
 
 
 def work(job: Event) -> Iterator[Event]:
     """Does a job: `do` says which."""
-    jobs = {"answer": answer, "check": check, "train": train}
+    jobs = {"answer": answer, "check": check, "encode": encode, "train": train}
     return jobs[job["do"]](job)
 
 
