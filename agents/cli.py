@@ -26,6 +26,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+data_app = typer.Typer(help="Look at the data of a config.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key: a.b=c")]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line")]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as runs/configs/quickstart.yaml")]
@@ -141,6 +143,22 @@ def forecast(config: ConfigPath, set_: Set = None) -> None:
         from curriculum.config import load_config
 
         print_forecast(load_config(config, set_ or ()))
+
+
+@data_app.command("check")
+def data_check(config: ConfigPath, set_: Set = None, json_: Json = False) -> None:
+    """Show what a run would make of its data, ten rows as the student reads them included. Spends nothing."""
+    with _user_errors(json_):
+        from rich.console import Console
+
+        from agents.data_check import check_data, print_check
+        from agents.progress import ProgressPrinter
+        from curriculum.config import load_config
+
+        made = check_data(load_config(config, set_ or ()), ProgressPrinter())
+        print_check(made, Console(highlight=False))
+        if json_:
+            sys.stdout.write(json.dumps({"status": "ok", **made.model_dump(mode="json")}) + "\n")
 
 
 @app.command()
