@@ -10,7 +10,7 @@ from typing import Any
 from agents.loop import Loop, State
 from curriculum.data import fingerprint, read_examples
 from curriculum.data_config import FileSource, Source
-from curriculum.errors import DataError, RunDirError
+from curriculum.errors import DataError, RunDirError, UserError
 from curriculum.generator import generate_examples
 from curriculum.grading import Grader
 from curriculum.records import BASE, Example, QuarantinedRow, content_id
@@ -87,9 +87,9 @@ def _said_of(name: str, source: Source) -> Iterator[None]:
     """What is wrong with the data of an extra set names the keys of that set."""
     try:
         yield
-    except DataError as error:
+    except UserError as error:
         keys = "|".join(type(source).model_fields)
-        raise DataError(f"extra.{name}: " + re.sub(rf"\bdata\.({keys})\b", rf"extra.{name}.\1", str(error))) from None
+        raise type(error)(f"extra.{name}: " + re.sub(rf"\bdata\.({keys})\b", rf"extra.{name}.\1", str(error))) from None
 
 
 def _examples(loop: Loop, data: Source, grader: Grader, purpose: str) -> tuple[list[Example], list[QuarantinedRow]]:

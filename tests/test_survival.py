@@ -11,6 +11,7 @@ from tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.real
 MOST_KILLS = 200
+EXTRA = "extra: {far: {kind: reasoning_gym, tasks: {gcd: [{difficulty: 1}]}, per_task: 20}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 
 
 def undisturbed(folder: Path, **student: str) -> tuple[Path, dict[str, str]]:
-    config = write_config(folder, **student)
+    config = write_config(folder, **student, extra=EXTRA)
     done = tutelage("run", config, "--name", "run")
     assert done.code == 0, done.err
     files = canonical_files(folder / "run")
