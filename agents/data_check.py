@@ -228,7 +228,7 @@ def print_check(check: DataCheck, console: Console) -> None:
         add_row(table, [s.name, *spreads, "–" if s.too_long is None else str(s.too_long), str(s.cut)])
     console.print(table)
     for title, found in (("Dropped", check.dropped), ("Quarantined", check.quarantined)):
-        table = narrow_table(f"{title}: {sum(found.values())} rows", ["why", "rows"])
+        table = narrow_table(f"{title} rows: {sum(found.values())}", ["why", "rows"] if found else [])
         for why, count in found.items():
             add_row(table, [why, str(count)])
         console.print(table)

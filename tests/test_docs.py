@@ -37,6 +37,11 @@ def test_the_guide_leads_from_its_csv_to_a_report(tmp_path: Path) -> None:
     config = tmp_path / "shop.yaml"
     config.write_text(block("yaml", "rounds:"))
     here = [f"--set=data.path={tmp_path / 'shop.csv'}", f"--set=runs_dir={tmp_path}"]
+    done = tutelage("data", "check", config, *here)
+    assert done.code == 0, done.err
+    real = [line.rstrip() for line in done.out.splitlines()]
+    for line in block("console", "$ tutelage data check").splitlines()[1:]:
+        assert any(r.startswith(line.removesuffix("…").rstrip()) for r in real), line
     done = tutelage("run", config, "--name=rehearsal", *here, "--set=student.engine=fake", "--set=student.base=fake")
     assert done.code == 0, done.err
     (examples,) = re.findall(r"^examples: .*$", GUIDE, re.MULTILINE)
