@@ -72,8 +72,8 @@ def test_counts_are_those_of_a_run(tmp_path):
     for expected in (
         "extra ood",
         "undeclared",
-        "Dropped: 3 rows",
-        "Quarantined: 3 rows",
+        "Dropped rows: ",
+        "Quarantined rows: 3",
         "data.jsonl:84",
         "Row 10 of 10",
     ):
