@@ -20,6 +20,8 @@ from curriculum.records import Sampling, content_id
 OPERATIONAL: dict[str, Any] = {"operational": True}
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
+MOST_DIGITS = 400
+"""Of a number; Python itself prints no whole number of more than 4,300."""
 
 
 class Shot(Section):
@@ -204,7 +206,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         root, tree = _parse(text)
     except yaml.YAMLError as error:
-        raise ConfigError(_encodable(f"{path}: not YAML: {error}")) from None
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(_encodable(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML: {error}")) from None
     if not isinstance(tree, dict) or root is None:
         raise ConfigError(f"{path}: expected keys such as `data` and `plan`, got {type(tree).__name__}")
     lines: dict[tuple[str, ...], int] = {}
@@ -215,16 +218,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        faults += [_fault(path, e, lines) for e in error.errors()]
+        faults += [_fault(path, e, lines) for e in _true_faults(error.errors())]
     if config is None or faults:
         raise ConfigError(_encodable("\n".join(faults)))
     return config
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no number that Python could not print again."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > MOST_DIGITS:
+            what = f"a number of {len(node.value)} digits, more than {MOST_DIGITS}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
 def _parse(text: str) -> tuple[yaml.Node | None, Any]:
     """A document's nodes and its values; whatever is wrong with it raises `yaml.YAMLError`."""
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+        return yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise
     except RecursionError:
@@ -271,7 +287,7 @@ def _override(tree: dict[str, Any], override: str) -> list[str]:
     try:
         value = _parse(text)[1]
     except yaml.YAMLError as error:
-        return [f"--set {override}: the value is not YAML: {error}"]
+        return [f"--set {override[:80]}: the value is not YAML: {error}"]
     here = tree
     for depth, key in enumerate(keys[:-1]):
         inner = here.setdefault(key, {})
@@ -280,6 +296,17 @@ def _override(tree: dict[str, Any], override: str) -> list[str]:
         here = inner
     here[keys[-1]] = value
     return []
+
+
+def _true_faults(errors: Sequence[Any]) -> list[Any]:
+    """Without lists that are too short only because pydantic left their faulty entries out."""
+    places = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(len(at) > len(error["loc"]) and at[: len(error["loc"])] == error["loc"] for at in places)
+    ]
 
 
 def _fault(path: Path, error: Any, lines: Mapping[tuple[str, ...], int]) -> str:

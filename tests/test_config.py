@@ -67,6 +67,30 @@ def test_each_fault_names_itself(tmp_path: Path, text: str, expected: str) -> No
         load_config(write(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("shots", "expected"),
+    [
+        ("[{question: a, answer: 3}, b]", [".0.answer`: Input should be a valid string", ".1`: Input should be"]),
+        ("[{question: a}]", [".0.answer` is missing"]),
+        ("[]", ["`: Tuple should have at least 1 item"]),
+        ("3", ["`: Input should be a valid tuple"]),
+    ],
+)
+def test_a_faulty_few_shot_example_is_the_only_fault(tmp_path: Path, shots: str, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, f"{MINIMAL}student:\n  few_shot_examples: {shots}\n"))
+    faults = str(caught.value).splitlines()
+    assert len(faults) == len(expected)
+    for fault, part in zip(faults, expected, strict=True):
+        assert ":11: " in fault and f"`student.few_shot_examples{part}" in fault
+
+
+def test_a_number_too_long_to_print_is_a_fault_of_an_override(tmp_path: Path) -> None:
+    for digits in ("0x" + "1" * 5000, "1" * 5000):
+        with pytest.raises(ConfigError, match=r"^--set seed=.{0,80}: the value is not YAML: a number of 500\d digits"):
+            load_config(write(tmp_path, MINIMAL), [f"seed={digits}"])
+
+
 def test_a_missing_file_says_where_the_shipped_ones_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="runs/configs/"):
         load_config(tmp_path / "none.yaml")

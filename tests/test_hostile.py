@@ -33,6 +33,7 @@ CONFIGS[1]["data"] = {
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.binary(max_size=4)
 )
+long_numbers = st.sampled_from([10**399, 10**2000, -(10**4299)])
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
@@ -70,7 +71,7 @@ def test_a_config_with_anything_anywhere_loads_or_is_refused(
 ) -> None:
     tree = data.draw(st.sampled_from(CONFIGS))
     for _ in range(data.draw(st.integers(1, 2))):
-        tree = changed(tree, data.draw(st.sampled_from(paths(tree))), data.draw(values))
+        tree = changed(tree, data.draw(st.sampled_from(paths(tree))), data.draw(values | long_numbers))
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     config = load_or_refuse(path, yaml.safe_dump(tree).encode("utf-8", "surrogatepass"))
     if config is not None:
@@ -100,7 +101,11 @@ LAUGHS = "k0: &a0 [x]\n" + "".join(f"k{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n 
         ("data: &a {b: *a}", "`data`: Unable to extract tag"),
         ("seed: !!timestamp x", "not YAML"),
         ("seed: !!bool x", "not YAML"),
-        ("seed: " + "1" * 5000, "not YAML"),
+        ("seed: " + "1" * 5000, r"yaml:1: not YAML: a number of 5000 digits, more than 400"),
+        ("a: 1\nseed: 0x" + "f" * 5000, r"yaml:2: not YAML: a number of 5002 digits"),
+        ("a: [{b: 0b" + "1" * 50_000 + "}]", "yaml:1: not YAML: a number of"),
+        ("? 0" + "7" * 9000 + "\n: 1", "yaml:1: not YAML: a number of"),
+        ("seed: !!int " + "1:" * 900 + "1", "yaml:1: not YAML: a number of"),
         ("at: 2026-99-99", "not YAML"),
         ('"\\ud800": 1', "unable to parse raw data as a unicode"),
         ("\x00", "not YAML"),
