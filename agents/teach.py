@@ -9,7 +9,7 @@ from typing import Any
 from agents.history import accepted_rounds, gate_folder
 from agents.loop import Loop, State, stage_inputs
 from curriculum.errors import DataError, TrainingError, UserError
-from curriculum.extraction import taught_text
+from curriculum.extraction import taught_texts
 from curriculum.mixture import draw_pool, training_rows
 from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
@@ -37,7 +37,7 @@ def build(loop: Loop, state: State) -> State:
             written,
             accepted,
             {**loop.labels, **{r.example_id: r for r in labels}},
-            taught_text,
+            taught_texts,
             loop.config.plan.uniform_floor,
         )
         if not rows:

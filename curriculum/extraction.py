@@ -40,9 +40,14 @@ def format_target(gold: str, solution: str | None) -> str:
     return f"{solution}\n{line}" if solution else line
 
 
+def taught_texts(example: Example) -> list[str]:
+    """What a student is taught to write for an example, one text for each worked solution, in turn."""
+    return [format_target(example.gold, solution) for solution in example.solutions or (None,)]
+
+
 def taught_text(example: Example) -> str:
-    """What a student is taught to write for an example: its first worked solution, if any, and the answer line."""
-    return format_target(example.gold, example.solutions[0] if example.solutions else None)
+    """The first of its `taught_texts`: with the first worked solution, if any."""
+    return taught_texts(example)[0]
 
 
 def answer_kind(example: Example) -> AnswerKind:

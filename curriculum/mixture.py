@@ -161,7 +161,7 @@ def training_rows(
     written: Iterable[tuple[Example, str]],
     earlier: Sequence[TrainingRow],
     labels: Mapping[str, SkillLabel],
-    target: Callable[[Example], str],
+    targets: Callable[[Example], Sequence[str]],
     uniform_floor: float,
 ) -> list[TrainingRow]:
     """The round's training set: drawn, written and replayed rows, sorted by id.
@@ -177,7 +177,8 @@ def training_rows(
         earlier: the new rows of accepted rounds; `plan.replay_rows` of them are trained again, balanced over
             skills, all if they fit.
         labels: example id → label, for every example drawn or written.
-        target: what the student is taught to answer.
+        targets: what the student is taught to answer, one text or one of each worked solution. An example that
+            is taught more than once, be it by epochs, repeats or rounds, takes the next one in turn.
         uniform_floor: the config's `plan.uniform_floor`.
     """
     chosen: list[tuple[Origin, Example, str]] = [
@@ -188,19 +189,25 @@ def training_rows(
     uses = Counter(row.example_id for row in earlier)
     rows = []
     for origin, example, skill in chosen:
-        rows.append(_row(plan.round, origin, example, skill, uses[example.id], labels[example.id], target(example)))
+        rows.append(_row(plan, origin, example, skill, uses[example.id], labels[example.id], targets(example)))
         uses[example.id] += 1
-    replayed = [_replay(row) for row in _balanced(earlier, plan.replay_rows, plan.seed)]
+    replayed = [_replay(row, plan) for row in _balanced(earlier, plan.replay_rows, plan.seed)]
     return sorted([*_with_layers(rows, plan, uniform_floor), *replayed], key=lambda row: row.id)
 
 
 def _row(
-    round_: int, origin: Origin, example: Example, skill: str, repeat: int, label: SkillLabel, target: str
+    plan: RoundPlan,
+    origin: Origin,
+    example: Example,
+    skill: str,
+    repeat: int,
+    label: SkillLabel,
+    targets: Sequence[str],
 ) -> TrainingRow:
-    return TrainingRow(
-        id=content_id([round_, origin, example.id, repeat]),
+    row = TrainingRow(
+        id=content_id([plan.round, origin, example.id, repeat]),
         example_id=example.id,
-        round=round_,
+        round=plan.round,
         origin=origin,
         skill=skill,
         skills=label.skills,
@@ -210,14 +217,28 @@ def _row(
         layer="missing skill share",
         history=example.history,
         question=example.question,
-        target=target,
+        target=targets[0],
+        other_targets=tuple(targets[1:]),
+        solution=0 if len(targets) > 1 else None,
         source=example.source,
     )
+    return _turned(row, repeat * plan.epochs)
 
 
-def _replay(row: TrainingRow) -> TrainingRow:
+def _replay(row: TrainingRow, plan: RoundPlan) -> TrainingRow:
     id_ = content_id([row.round, "replay", row.example_id, row.repeat])
-    return row.model_copy(update={"id": id_, "origin": "replay", "layer": "replay"})
+    turned = _turned(row, (plan.round - row.round) * plan.epochs)
+    return turned.model_copy(update={"id": id_, "origin": "replay", "layer": "replay"})
+
+
+def _turned(row: TrainingRow, by: int) -> TrainingRow:
+    """The row with its solutions turned by so many: each epoch of a training takes one."""
+    if row.solution is None:
+        return row
+    by %= len(row.targets)
+    targets = row.targets[by:] + row.targets[:by]
+    solution = (row.solution + by) % len(targets)
+    return row.model_copy(update={"target": targets[0], "other_targets": targets[1:], "solution": solution})
 
 
 def _balanced(rows: Iterable[TrainingRow], count: int, seed: int) -> list[TrainingRow]:

@@ -96,8 +96,24 @@ class TrainingRow(Record):
     layer: str = Field(description="which layer of the score chose it")
     history: tuple[Message, ...] = ()
     question: str
-    target: str = Field(description="what the student is taught to answer")
+    target: str = Field(description="what the student is taught to answer, in the first epoch if there are others")
+    other_targets: tuple[str, ...] = Field(
+        default=(),
+        description="of an example with several worked solutions: what is taught in the next epochs, in turn",
+        exclude_if=lambda value: not value,
+    )
+    solution: int | None = Field(
+        default=None,
+        ge=0,
+        description="which of several worked solutions `target` has, 0 for the first; the others follow in turn",
+        exclude_if=lambda value: value is None,
+    )
     source: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the epochs teach, in turn."""
+        return (self.target, *self.other_targets)
 
 
 class DroppedRow(Record):

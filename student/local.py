@@ -139,7 +139,7 @@ class LocalStudent:
         return {
             "id": row.id,
             "messages": [m.model_dump() for m in messages],
-            "target": row.target,
+            "targets": row.targets,
             "weight": row.weight,
         }
 

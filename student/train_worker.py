@@ -36,9 +36,14 @@ if TYPE_CHECKING:
 class TrainingData(NamedTuple):
     """The rows that fit, and the ids of those that are too long."""
 
-    rows: list[EncodedRow]
+    rows: list[tuple[EncodedRow, ...]]
+    """Each with what its epochs teach, in turn."""
     weights: list[float]
     dropped: list[str]
+
+    def epoch(self, number: int) -> list[EncodedRow]:
+        """The rows as an epoch teaches them; epochs count from 0."""
+        return [turns[number % len(turns)] for turns in self.rows]
 
 
 def train(job: Event) -> Iterator[Event]:
@@ -76,10 +81,11 @@ def train(job: Event) -> Iterator[Event]:
             f"{job['folder']}: expected to write the adapter, got: {error}. Free some space or mend the folder's "
             "rights, then go on with: tutelage resume RUN"
         ) from None
+    taught = [row for number in range(training.epochs) for row in data.epoch(number)]
     yield {
         "steps": len(losses),
-        "training_tokens": training.epochs * sum(len(row.input_ids) for row in data.rows),
-        "target_tokens": training.epochs * sum(row.target_length for row in data.rows),
+        "training_tokens": sum(len(row.input_ids) for row in taught),
+        "target_tokens": sum(row.target_length for row in taught),
         "losses": losses,
         "gradient_norms": gradient_norms,
         "dropped": data.dropped,
@@ -87,15 +93,17 @@ def train(job: Event) -> Iterator[Event]:
 
 
 def encode_rows(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max_length: int) -> TrainingData:
-    """Rows (`id`, `messages`, `target`, `weight`) as token ids."""
+    """Rows (`id`, `messages`, `targets`, `weight`) as token ids; a row is dropped when none of its targets fits."""
     data = TrainingData([], [], [])
     for row in rows:
-        encoded = encode_row(tokenizer, [Message.model_validate(m) for m in row["messages"]], row["target"])
-        if len(encoded.input_ids) > max_length:
-            data.dropped.append(row["id"])
-        else:
-            data.rows.append(encoded)
+        messages = [Message.model_validate(m) for m in row["messages"]]
+        encoded = [encode_row(tokenizer, messages, target) for target in row["targets"]]
+        fitting = tuple(turn for turn in encoded if len(turn.input_ids) <= max_length)
+        if fitting:
+            data.rows.append(fitting)
             data.weights.append(row["weight"])
+        else:
+            data.dropped.append(row["id"])
     if not data.rows:
         raise TrainingError(f"expected rows of at most training.max_length ({max_length}) tokens, got none")
     return data
@@ -108,13 +116,15 @@ def fit(model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=training.weight_decay, fused=True)
     generator = random.Random(seed)
-    lengths = [len(row.input_ids) for row in data.rows]
-    epochs = [draw_batches(lengths, training.batch_tokens, generator) for _ in range(training.epochs)]
-    batches = [batch for epoch in epochs for batch in epoch]
+    batches = []
+    for number in range(training.epochs):
+        rows = data.epoch(number)
+        drawn = draw_batches([len(row.input_ids) for row in rows], training.batch_tokens, generator)
+        batches += [([rows[i] for i in batch], [data.weights[i] for i in batch]) for batch in drawn]
     losses: list[float] = []
     model.train()
-    for step, indices in enumerate(batches):
-        batch = collate([data.rows[i] for i in indices], [data.weights[i] for i in indices], pad)
+    for step, (members, weights) in enumerate(batches):
+        batch = collate(members, weights, pad)
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(step, len(batches), training.warmup_share)
         loss, norm = _step(model, batch, parameters, optimizer, training.max_grad_norm)

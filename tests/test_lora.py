@@ -117,7 +117,10 @@ def test_training_moves_every_lora_weight_and_no_base_weight(tokenizer, rows):
     torch.manual_seed(0)
     model = add_lora(make_model("llama", len(tokenizer)), TRAINING, "tiny")
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    losses = [event["loss"] for event in fit(model, TrainingData(rows, [1.0] * 4, []), TRAINING, 2, seed=0)]
+    losses = [
+        event["loss"]
+        for event in fit(model, TrainingData([(row,) for row in rows], [1.0] * 4, []), TRAINING, 2, seed=0)
+    ]
     lora = {name for name in before if "lora_" in name}
     # Two layers with seven linear maps, each with an A and a B.
     assert len(lora) == 28
@@ -168,7 +171,7 @@ def test_a_bad_step_or_two_do_not_stop_a_training():
 
 def test_rows_that_are_too_long_are_left_out_by_name(tokenizer):
     rows = [
-        {"id": name, "messages": [{"role": "user", "content": question}], "target": "19", "weight": 1.0}
+        {"id": name, "messages": [{"role": "user", "content": question}], "targets": ["19"], "weight": 1.0}
         for name, question in (("short", "x"), ("long", "x" * 200))
     ]
     data = encode_rows(tokenizer, rows, max_length=50)
@@ -176,6 +179,21 @@ def test_rows_that_are_too_long_are_left_out_by_name(tokenizer):
     assert len(data.rows) == len(data.weights) == 1
     with pytest.raises(TrainingError, match=r"training\.max_length"):
         encode_rows(tokenizer, rows[1:], max_length=50)
+
+
+def test_each_epoch_takes_the_next_of_a_rows_targets_that_fit(tokenizer):
+    messages = [{"role": "user", "content": "x"}]
+    rows = [
+        {"id": "many", "messages": messages, "targets": ["19", "y" * 200, "7 yes"], "weight": 1.0},
+        {"id": "one", "messages": messages, "targets": ["true"], "weight": 2.0},
+        {"id": "long", "messages": messages, "targets": ["y" * 200, "z" * 200], "weight": 1.0},
+    ]
+    data = encode_rows(tokenizer, rows, max_length=50)
+    assert data.dropped == ["long"] and data.weights == [1.0, 2.0]
+    texts = [
+        [tokenizer.decode(row.input_ids[row.prompt_length :]) for row in data.epoch(number)] for number in range(3)
+    ]
+    assert texts == [[f"{many}<|im_end|>", "true<|im_end|>"] for many in ("19", "7 yes", "19")]
 
 
 @pytest.mark.parametrize(("rank", "stabilised"), [(32, False), (33, True)])
@@ -191,7 +209,7 @@ def test_above_rank_32_the_scaling_is_rank_stabilised(tmp_path, tokenizer, rank,
 
 def test_a_failed_training_leaves_no_adapter(tmp_path):
     base = make_tiny_model(tmp_path / "tiny")
-    row = {"id": "r", "messages": [{"role": "user", "content": "x"}], "target": "19", "weight": 1.0}
+    row = {"id": "r", "messages": [{"role": "user", "content": "x"}], "targets": ["19"], "weight": 1.0}
     training = TRAINING.model_copy(update={"learning_rate": 1e8, "epochs": 30, "max_grad_norm": 1e9})
     job = {
         "base": str(base),

@@ -192,7 +192,7 @@ DRAWS = (Draw(POOL[0].id, "add", 2), Draw(POOL[1].id, "add", 1), Draw(POOL[1].id
 
 def rows_of(wanted: RoundPlan, earlier: list[TrainingRow] | None = None, floor: float = 0.0) -> list[TrainingRow]:
     written = [(e, "count") for e in NEW]
-    return training_rows(wanted, DRAWS, BY_ID, written, earlier or [], ALL_LABELS, lambda e: f"#### {e.gold}", floor)
+    return training_rows(wanted, DRAWS, BY_ID, written, earlier or [], ALL_LABELS, lambda e: [f"#### {e.gold}"], floor)
 
 
 def test_every_draw_and_written_example_becomes_a_row_with_its_provenance() -> None:
@@ -216,7 +216,7 @@ def test_rows_are_sorted_by_unique_ids_whatever_the_order_of_the_draws() -> None
     wanted = plan({"add": 3, "sort": 1, "count": 0})
     written = [(e, "count") for e in NEW]
     rows = rows_of(wanted)
-    turned = training_rows(wanted, DRAWS[::-1], BY_ID, written[::-1], [], ALL_LABELS, lambda e: f"#### {e.gold}", 0.0)
+    turned = training_rows(wanted, DRAWS[::-1], BY_ID, written[::-1], [], ALL_LABELS, lambda e: [f"#### {e.gold}"], 0.0)
     assert turned == rows
     assert [r.id for r in rows] == sorted({r.id for r in rows})
 
@@ -236,10 +236,10 @@ def test_accepted_rows_are_replayed_under_the_round_that_added_them() -> None:
 def test_replay_takes_what_fits_and_is_balanced_over_skills(skills: list[str], room: int) -> None:
     pool, labels = labelled(*((s,) for s in skills))
     draws = [Draw(e.id, labels[e.id].skills[0], 1) for e in pool]
-    earlier = training_rows(plan({"add": 1}), draws, {e.id: e for e in pool}, [], [], labels, lambda e: e.gold, 0.0)
-    again = training_rows(plan({"add": 0}, round_=2, replay=room), [], {}, [], earlier, labels, lambda e: e.gold, 0.0)
+    earlier = training_rows(plan({"add": 1}), draws, {e.id: e for e in pool}, [], [], labels, lambda e: [e.gold], 0.0)
+    again = training_rows(plan({"add": 0}, round_=2, replay=room), [], {}, [], earlier, labels, lambda e: [e.gold], 0.0)
     turned = training_rows(
-        plan({"add": 0}, round_=2, replay=room), [], {}, [], earlier[::-1], labels, lambda e: e.gold, 0.0
+        plan({"add": 0}, round_=2, replay=room), [], {}, [], earlier[::-1], labels, lambda e: [e.gold], 0.0
     )
     assert again == turned
     assert len(again) == min(room, len(earlier))
@@ -264,3 +264,42 @@ def test_the_rows_of_the_uniform_floor_are_marked(
     rows = [r for r in rows_of(wanted, floor=floor) if r.origin == "pool"]
     assert Counter(r.skill for r in rows if r.layer == "uniform floor") == by_floor
     assert {r.layer for r in rows} <= {"uniform floor", "missing skill share"}
+
+
+# Several worked solutions
+
+
+def taught(rows: list[TrainingRow], epochs: int) -> list[str]:
+    """What a training teaches with its rows of one example, epoch by epoch, in the order of their uses."""
+    return [row.targets[e % len(row.targets)] for row in sorted(rows, key=lambda r: r.repeat) for e in range(epochs)]
+
+
+@given(st.integers(2, 5), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
+def test_solutions_are_taught_in_turn_over_epochs_repeats_and_rounds(
+    n: int, epochs: int, uses: int, later: int
+) -> None:
+    e = example("many")
+    texts = [f"way {i}" for i in range(n)]
+
+    def rows_of_round(round_: int, draw: int, earlier: list[TrainingRow]) -> list[TrainingRow]:
+        wanted = plan({"add": draw}, round_=round_, replay=100).model_copy(update={"epochs": epochs})
+        draws = [Draw(e.id, "add", draw)] if draw else []
+        return training_rows(wanted, draws, {e.id: e}, [], earlier, {e.id: label(e, "add")}, lambda _: texts, 0.0)
+
+    first = rows_of_round(1, uses, [])
+    assert taught(first, epochs) == [texts[i % n] for i in range(uses * epochs)]
+    assert all(row.target == texts[row.solution or 0] and sorted(row.targets) == texts for row in first)
+
+    second = rows_of_round(1 + later, 1, first)
+    new = [row for row in second if row.origin == "pool"]
+    assert taught(new, epochs) == [texts[i % n] for i in range(uses * epochs, (uses + 1) * epochs)]
+    for row in first:
+        again = next(r for r in second if r.origin == "replay" and r.repeat == row.repeat)
+        assert again.solution == ((row.solution or 0) + later * epochs) % n
+        assert again.target == texts[again.solution]
+
+
+def test_a_row_with_one_solution_says_nothing_of_it() -> None:
+    row = rows_of(plan({"add": 3, "sort": 1}))[0]
+    assert row.targets == (row.target,) and row.solution is None
+    assert not {"other_targets", "solution"} & row.model_dump(mode="json").keys()
