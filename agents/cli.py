@@ -239,18 +239,17 @@ def _graceful_stop(loop: "Loop", control: object) -> Iterator[None]:
 @contextmanager
 def _user_errors(json_: bool) -> Iterator[None]:
     """Prints what a user can fix without a traceback; exit code 2."""
-    from curriculum.errors import TutelageError, UserError, is_disk_fault
+    from curriculum.errors import TutelageError, UserError, disk_message, is_disk_fault
 
     try:
         yield
     except (TutelageError, OSError) as error:
         if isinstance(error, OSError) and not is_disk_fault(error):
             raise
-        typer.echo(f"error: {error}", err=True)
+        message = disk_message(error) if isinstance(error, OSError) else str(error)
+        typer.echo(f"error: {message}", err=True)
         if json_:
-            typer.echo(
-                json.dumps({"run": None, "status": "error", "rounds": None, "report": None, "error": str(error)})
-            )
+            typer.echo(json.dumps({"run": None, "status": "error", "rounds": None, "report": None, "error": message}))
         raise typer.Exit(2 if isinstance(error, UserError | OSError) else 1) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

@@ -14,6 +14,14 @@ def is_disk_fault(error: OSError) -> bool:
     return error.errno in DISK_FAULTS
 
 
+def disk_message(error: OSError, path: object = None) -> str:
+    """What a person is told of such a fault, with how to go on."""
+    return (
+        f"{path or error.filename or 'a file'}: expected to read and write it, got: {error.strerror}. Free some space "
+        "or mend the folder's rights; what was finished before is kept, go on with: tutelage resume RUN"
+    )
+
+
 class TutelageError(Exception):
     """Base of everything this project raises on purpose."""
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from curriculum.errors import RunDirError
+from curriculum.errors import RunDirError, disk_message
 from curriculum.records import Record, canonical_json, content_id
 
 R = TypeVar("R", bound=Record)
@@ -39,10 +39,7 @@ def _told_when_unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunDirError(
-            f"{path}: expected to write it, got: {error.strerror}. Free some space or mend the folder's rights; what "
-            "was finished before is kept, go on with: tutelage resume RUN"
-        ) from None
+        raise RunDirError(disk_message(error, path)) from None
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """What a person can mend about a run: one clear message, exit code 2, nothing half-written."""
 
+import ctypes
 import json
-import os
 import pickle
 import resource
 import subprocess
@@ -78,7 +78,9 @@ def test_the_command_line_says_so(tmp_path: Path, file: str) -> None:
 
 
 def test_a_full_disk_is_said_and_leaves_no_part_of_a_line() -> None:
-    with pytest.raises(RunDirError, match=r"/dev/full: expected to write it, got: No space left.*tutelage resume"):
+    with pytest.raises(
+        RunDirError, match=r"/dev/full: expected to read and write it, got: No space left.*tutelage resume"
+    ):
         append_line(Path("/dev/full"), {"a": 1})
 
 
@@ -135,18 +137,59 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path), [f"runs_dir={tmp_path / 'file'}"])
     with pytest.raises(RunDirError, match=r"Not a directory.*Set runs_dir"):
         create_run(config, tmp_path / "small.yaml", "run")
-    with pytest.raises(RunDirError, match="expected to write it"):
+    with pytest.raises(RunDirError, match="expected to read and write it"):
         write_atomic(Path("/proc/self/x"), "text")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_said(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
+def test_a_lock_that_cannot_be_held_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with (
+        pytest.raises(RunDirError, match=r"\.lock: expected to read and write it, got: Is a directory"),
+        RunDir(tmp_path),
+    ):
+        pass
+    (tmp_path / ".lock").rmdir()
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunDirError, match=r"\.lock: expected to read and write it"), RunDir(tmp_path):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def obey_rights() -> None:
+    """Takes root's leave to pass over the rights of files (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH) from what follows."""
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; refused to others, who lack it anyway
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("path", "rights", "expected"),
+    [
+        (".", 0o555, ".lock: expected to read and write it, got: Permission denied"),
+        (".lock", 0o444, ".lock: expected to read and write it, got: Permission denied"),
+        ("prepare", 0o000, "prepare/done.json: expected to read and write it, got: Permission denied"),
+        ("answers", 0o555, "expected to read and write it, got: Permission denied"),
+    ],
+)
+def test_a_run_that_may_not_be_written_is_one_message_and_goes_on_later(
+    tmp_path: Path, path: str, rights: int, expected: str
+) -> None:
+    run = tmp_path / "run"
+    assert tutelage("run", write_config(tmp_path), "--name", "run", kill_at=("done", 6)).code == -9
+    if rights == 0o444:
+        (run / path).touch()
+    else:
+        (run / ".lock").unlink(missing_ok=True)
+    before = (run / path).stat().st_mode
+    (run / path).chmod(rights)
+    command = [sys.executable, "-m", "agents.cli", "resume", str(run)]
     try:
-        with pytest.raises(RunDirError, match="Permission denied"), RunDir(tmp_path):
-            pass
+        done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, preexec_fn=obey_rights)
     finally:
-        tmp_path.chmod(0o755)
+        (run / path).chmod(before)
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+    assert expected in done.stderr and "go on with: tutelage resume" in done.stderr
+    assert tutelage("resume", run).code == 0
 
 
 def test_a_finished_stage_keeps_no_draft(tmp_path: Path) -> None:
