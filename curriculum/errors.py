@@ -54,6 +54,10 @@ class StudentError(TutelageError, RuntimeError):
     """The student's engine or trainer stopped without a result."""
 
 
+class OutOfMemory(StudentError, UserError):
+    """Memory ran out while the student worked, or its process was killed as the system does when it does."""
+
+
 class TrainingError(StudentError):
     """Training ended without a usable adapter: the loss diverged, became NaN, or memory ran out."""
 

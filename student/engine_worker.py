@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
 from student.chat_format import encode_prompt, pad_id, stop_ids
 from student.decoding import decode, read_prefix
@@ -36,17 +35,7 @@ def answer(job: Event) -> Iterator[Event]:
 
     Raises:
         UserError: the model is of a kind that this engine cannot serve.
-        StudentError: memory ran out.
     """
-    try:
-        yield from _answers(job)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise StudentError(f"memory ran out while answering: lower student.batch_size ({error})") from None
-
-
-def _answers(job: Event) -> Iterator[Event]:
     model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"])
     if job["adapter"]:
         model = _merge(model, job["adapter"])

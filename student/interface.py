@@ -108,6 +108,9 @@ class Student(Protocol):
 
         The partition of `prompts` into batches does not depend on `finished`, so an interrupted
         evaluation gives the same texts as an undisturbed one.
+
+        Raises:
+            OutOfMemory: memory ran out, or the system killed the student; the message says what to change.
         """
         ...
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from curriculum.errors import UserError
 from curriculum.records import Message
 from student.chat_format import encode_row, pieces
-from student.subprocess_job import Event
+from student.subprocess_job import Event, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,8 @@ def _told_when_unreadable(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"student.base {folder}: expected a causal language model that this version of transformers reads without "

@@ -4,12 +4,12 @@ Implements `student.interface.Student` from the config. Nothing of torch is load
 of a worker process, and a job that fails takes nothing with it.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
 from curriculum.config import StudentConfig, TrainingConfig
-from curriculum.errors import TrainingError
+from curriculum.errors import OutOfMemory, TrainingError
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
 from student.base_model import base_hash, resolve_base
@@ -68,7 +68,8 @@ class LocalStudent:
 
         Raises:
             UserError: the base model cannot be had or used.
-            StudentError: the worker died or memory ran out.
+            StudentError: the worker died.
+            OutOfMemory: with what to lower.
         """
         blanks = {blank.id: (blank, prompt) for prompt in prompts for blank in [_blank(prompt, adapter, sampling)]}
         if blanks.keys() <= finished:
@@ -83,9 +84,16 @@ class LocalStudent:
             "batch_size": self._config.batch_size,
             "finished": sorted(finished),
         }
-        for event in self._worker.run(job, log):
-            blank, _ = blanks[event.pop("id")]
-            yield StudentAnswer.model_validate(blank.model_dump() | event)
+        try:
+            for event in self._worker.run(job, log):
+                blank, _ = blanks[event.pop("id")]
+                yield StudentAnswer.model_validate(blank.model_dump() | event)
+        except OutOfMemory as error:
+            keys = {"batch_size": self._config.batch_size, "max_new_tokens": self._config.max_new_tokens}
+            raise OutOfMemory(
+                f"memory ran out while answering: {error}\n{self._advice('student', keys)}. They are the run's "
+                "identity: start a new run with --set KEY=VALUE. If other programs took the memory: tutelage resume RUN"
+            ) from None
 
     def train(
         self,
@@ -113,11 +121,18 @@ class LocalStudent:
             "folder": str(folder.absolute()),
         }
         result: Event = {}
-        for event in self._worker.run(job, log, failure=TrainingError):
-            if "step" in event:
-                progress(Progress(event["step"], event["total"], f"loss {event['loss']:.2f}"))
-            else:
-                result = event
+        try:
+            for event in self._worker.run(job, log, failure=TrainingError):
+                if "step" in event:
+                    progress(Progress(event["step"], event["total"], f"loss {event['loss']:.2f}"))
+                else:
+                    result = event
+        except OutOfMemory as error:
+            keys = {name: getattr(training, name) for name in ("batch_tokens", "max_length", "rank")}
+            raise TrainingError(
+                f"memory ran out in training: {error}\n{self._advice('training', keys)}. If other programs took the "
+                "memory: tutelage resume RUN"
+            ) from None
         return TrainingResult(
             steps=result["steps"],
             training_tokens=result["training_tokens"],
@@ -130,6 +145,12 @@ class LocalStudent:
     def close(self) -> None:
         """Ends the worker process."""
         self._worker.close()
+
+    def _advice(self, section: str, keys: Mapping[str, int]) -> str:
+        """What to lower, with its values."""
+        lower = ", ".join(f"{section}.{key} (now {value})" for key, value in keys.items())
+        wide = "" if self._config.dtype == "bfloat16" else ", take student.dtype bfloat16"
+        return f"Lower {lower}{wide}, or give a smaller student.base"
 
     def _job(self, do: str) -> Event:
         return {"do": do, "base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}

@@ -5,6 +5,7 @@ worker sees no secret of the environment, dies with its parent, and is killed wh
 wanted. Neither side knows what the job is.
 """
 
+import errno
 import json
 import os
 import signal
@@ -18,13 +19,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from curriculum.errors import StudentError, TrainingError, UserError
+from curriculum.errors import OutOfMemory, StudentError, TrainingError, UserError
 
 Event = dict[str, Any]
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 """A variable with one of these in its name is not given to a worker."""
-RAISED: dict[str, type[Exception]] = {e.__name__: e for e in (UserError, StudentError, TrainingError)}
+RAISED: dict[str, type[Exception]] = {e.__name__: e for e in (UserError, StudentError, TrainingError, OutOfMemory)}
 LOG_END_CHARACTERS = 2000
+NO_MEMORY = (
+    *("allocate memory", "not enough memory", "out of memory", "MemoryError", "bad_alloc", "memory allocation of"),
+    *("failed to map segment", "ALLOC_FAILED"),
+)
+"""What Python, torch, CUDA, C++, Rust and the kernel say when memory runs out."""
 
 
 class Worker:
@@ -49,6 +55,7 @@ class Worker:
 
         Raises:
             StudentError: or the `failure` given, when the job died; the message ends with the end of its log.
+            OutOfMemory: memory ran out, or the job was killed by SIGKILL, as the system does then.
             UserError: when the job says so.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -65,11 +72,11 @@ class Worker:
                 if "ended" in event:
                     finished = True
                     if event["ended"] != 0:
-                        raise failure(_death(self._module, event["ended"], log, start))
+                        raise _death(self._module, event["ended"], log, start, failure)
                     return
                 yield event
             finished = True
-            raise failure(_death(self._module, process.wait(), log, start))
+            raise _death(self._module, process.wait(), log, start, failure)
         finally:
             if not finished:
                 self.close()
@@ -139,13 +146,15 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
-def _death(module: str, returncode: int, log: Path, start: int) -> str:
+def _death(module: str, returncode: int, log: Path, start: int, failure: type[StudentError]) -> StudentError:
     how = f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with status {returncode}"
-    hint = " (often: memory ran out)" if returncode == -signal.SIGKILL else ""
     with log.open("rb") as file:
         file.seek(start)
         end = file.read().decode(errors="replace")[-LOG_END_CHARACTERS:].strip()
-    return f"{module} {how}{hint}. The end of {log}:\n{end or '(empty)'}"
+    # Libraries that cannot raise end the process; the system kills it without a word.
+    no_memory = returncode == -signal.SIGKILL or any(sign in end for sign in NO_MEMORY)
+    hint = " (most often: memory ran out)" if no_memory else ""
+    return (OutOfMemory if no_memory else failure)(f"{module} {how}{hint}. The end of {log}:\n{end or '(empty)'}")
 
 
 def serve(work: Callable[[Event], Iterator[Event]]) -> NoReturn:
@@ -179,8 +188,10 @@ def _do(work: Callable[[Event], Iterator[Event]], order: Event, events: TextIO) 
         status = 0
     except tuple(RAISED.values()) as error:
         _emit(events, {"raise": type(error).__name__, "message": str(error)})
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        if is_out_of_memory(error):
+            _emit(events, {"raise": OutOfMemory.__name__, "message": _short(error)})
     finally:
         # The interpreter's own end can hang in library threads; everything is flushed.
         sys.stderr.flush()
@@ -198,6 +209,11 @@ def _die_with_parent(parent: int) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or torch says that memory ran out."""
-    signs = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+    """Whether an error says that memory ran out, on the CPU or on a GPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -50,7 +50,7 @@ def train(job: Event) -> Iterator[Event]:
     """Trains on a job: `base`, `base_name`, `dtype`, `threads`, `rows`, `training`, `seed`, `start`, `folder`.
 
     Raises:
-        TrainingError: no row fits, the loss diverged or is no number, or memory ran out.
+        TrainingError: no row fits, or the loss diverged or is no number.
         UserError: the adapter cannot be written.
     """
     import torch
@@ -65,18 +65,15 @@ def train(job: Event) -> Iterator[Event]:
     model = load_lora(base, Path(job["start"])) if job["start"] else add_lora(base, training, job["base_name"])
     losses: list[float] = []
     gradient_norms: list[float] = []
-    try:
-        for event in fit(model, data, training, pad_id(tokenizer), job["seed"]):
-            losses.append(event["loss"])
-            gradient_norms.append(event["gradient_norm"])
-            yield event
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(f"memory ran out in training: lower training.batch_tokens ({error})") from None
+    for event in fit(model, data, training, pad_id(tokenizer), job["seed"]):
+        losses.append(event["loss"])
+        gradient_norms.append(event["gradient_norm"])
+        yield event
     try:
         _save_whole(model, Path(job["folder"]))
     except (OSError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{job['folder']}: expected to write the adapter, got: {error}. Free some space or mend the folder's "
             "rights, then go on with: tutelage resume RUN"

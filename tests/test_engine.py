@@ -1,5 +1,6 @@
 """Answers in a worker process: what comes out, what an interruption changes (nothing), and how a worker ends."""
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from tiny_model import make_model, make_tiny_model, make_tokenizer
 from transformers import Lfm2Config
 
 from curriculum.config import StudentConfig, TrainingConfig
-from curriculum.errors import StudentError, UserError
+from curriculum.errors import OutOfMemory, StudentError, UserError
 from curriculum.records import Message, Sampling
 from student import decoding, engine_worker
 from student.chat_format import encode_prompt, prompt_messages
@@ -25,7 +26,7 @@ from student.interface import AdapterFiles, Prompt
 from student.key_values import use_grouped_attention
 from student.local import LocalStudent
 from student.lora import add_lora, save_adapter
-from student.subprocess_job import run_worker, worker_environment
+from student.subprocess_job import is_out_of_memory, run_worker, worker_environment
 
 BASE = AdapterFiles("base", None)
 GREEDY = Sampling(max_new_tokens=12)
@@ -167,12 +168,29 @@ def test_a_batch_that_breaks_fails_alone_and_says_why(base, monkeypatch):
     assert answers[:4] + answers[8:] == whole[:4] + whole[8:]
 
 
-def test_memory_that_runs_out_says_what_to_lower(base, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (OSError(errno.ENOENT, "No such file"), False),
+        (RuntimeError("size mismatch"), False),
+    ],
+)
+def test_memory_that_runs_out_is_told_from_other_faults(error, is_memory):
+    assert is_out_of_memory(error) is is_memory
+
+
+def test_memory_that_runs_out_in_a_batch_is_no_failed_answer(base, monkeypatch):
     def no_memory(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr(engine_worker, "decode", no_memory)
-    with pytest.raises(StudentError, match=r"lower student\.batch_size"):
+    with pytest.raises(RuntimeError, match="can't allocate"):
         list(engine_worker.answer(job(base)))
 
 
@@ -227,6 +245,14 @@ def work(job):
         sys.stderr.write("the last words\\n")
         sys.stderr.flush()
         os.kill(os.getpid(), 9)
+    if job["then"] == "abort":
+        sys.stderr.write("memory allocation of 9 bytes failed\\n")
+        sys.stderr.flush()
+        os.abort()
+    if job["then"] == "no memory":
+        bytearray(2**62)
+    if job["then"] == "other":
+        raise KeyError("x")
     if job["then"] == "hang":
         from filelock import FileLock
         with FileLock(job["lock"]):
@@ -265,8 +291,22 @@ def test_an_error_for_the_user_arrives_as_itself(worker):
 
 
 def test_a_worker_that_dies_shows_the_end_of_its_log(worker):
-    with pytest.raises(StudentError, match=r"(?s)killed by SIGKILL \(often: memory ran out\).*the last words"):
+    with pytest.raises(OutOfMemory, match=r"(?s)killed by SIGKILL \(most often: memory ran out\).*the last words"):
         list(worker(then="die"))
+
+
+@pytest.mark.parametrize(
+    ("then", "error", "message"),
+    [
+        ("abort", OutOfMemory, "killed by SIGABRT (most often: memory ran out)"),
+        ("no memory", OutOfMemory, "MemoryError"),
+        ("other", StudentError, "ended with status 1. The end of"),
+    ],
+)
+def test_how_a_job_ended_says_whether_memory_ran_out(worker, then, error, message):
+    with pytest.raises(StudentError) as caught:
+        list(worker(then=then))
+    assert type(caught.value) is error and message in str(caught.value)
 
 
 def test_closing_the_events_kills_the_worker(worker, tmp_path):
