@@ -203,12 +203,12 @@ def _quotas(items: Mapping[Cell, int], held_out: int) -> dict[Cell, int]:
     """How many items each cell gives to the held-out splits: equal over skills, then over difficulties."""
     total = sum(items.values())
     caps = {cell: -(-n * max(total, 2 * held_out) // (2 * total)) for cell, n in items.items()}
-    skills: dict[tuple[str, ...], int] = defaultdict(int)
-    for (skill, _), cap in caps.items():
-        skills[skill] += cap
+    of_skill: dict[tuple[str, ...], dict[Cell, int]] = defaultdict(dict)
+    for cell, cap in caps.items():
+        of_skill[cell[0]][cell] = cap
     quotas: dict[Cell, int] = {}
-    for skill, quota in _share_out(held_out, skills).items():
-        quotas |= _share_out(quota, {cell: cap for cell, cap in caps.items() if cell[0] == skill})
+    for skill, quota in _share_out(held_out, {skill: sum(of.values()) for skill, of in of_skill.items()}).items():
+        quotas.update(_share_out(quota, of_skill[skill]))
     return quotas
 
 
