@@ -64,6 +64,8 @@ def _round_outputs(loop: Loop, round_: int) -> list[Path]:
 
 def _write(loop: Loop, plan: RoundPlan) -> tuple[list[tuple[Example, str]], list[SkillLabel], list[DroppedRow]]:
     """New examples as the plan orders them, with the skill each was written for, their labels, and the rejected."""
+    if not plan.written_rows:
+        return [], [], []
     taken = {normalise(e.question) for e in (*loop.examples.values(), *loop.held_out())}
     for r in range(1, plan.round):
         earlier = read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example)

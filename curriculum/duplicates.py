@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from curriculum.errors import LeakError
@@ -85,7 +87,7 @@ class SeenQuestions:
     def __init__(self) -> None:
         self._exact: dict[tuple[str, str], str] = {}
         self._shortened: dict[tuple[str, str], str] = {}
-        self._by_numbers: dict[tuple[str, tuple[str, ...]], list[tuple[str, bool, frozenset[str]]]] = defaultdict(list)
+        self._by_numbers: dict[tuple[str, tuple[str, ...]], list[_Numbered]] = defaultdict(list)
 
     def find(self, item: Asked) -> Match | None:
         """The question seen before that this one repeats, or `None` when it is new."""
@@ -100,7 +102,7 @@ class SeenQuestions:
             for short in words.without_filler():
                 self._shortened.setdefault((words.history, short), item.id)
             if len(words.numbers) >= 2:
-                self._by_numbers[words.history, words.numbers].append((item.id, words.generated, words.grams()))
+                self._by_numbers[words.history, words.numbers].append(_Numbered(item.id, words.generated, words.text))
         return match
 
     def _match(self, words: "_Words") -> Match | None:
@@ -116,11 +118,31 @@ class SeenQuestions:
 
     def _overlapping(self, words: "_Words") -> str | None:
         same_numbers = self._by_numbers.get((words.history, words.numbers), ())
-        own = words.grams() if same_numbers else frozenset()
-        for id_, generated, grams in same_numbers:
-            if not (generated and words.generated) and 5 * len(own & grams) >= 4 * len(own | grams):
-                return id_
+        own = _grams(words.text) if same_numbers else frozenset()
+        for other in same_numbers:
+            generated = other.generated and words.generated
+            if not generated and 5 * len(own & other.grams) >= 4 * len(own | other.grams):
+                return other.id
         return None
+
+
+@dataclass(eq=False)
+class _Numbered:
+    """A question with numbers; most meet no other with the same ones, and their 3-grams are never made."""
+
+    id: str
+    generated: bool
+    text: str
+
+    @cached_property
+    def grams(self) -> frozenset[str]:
+        """Its word 3-grams."""
+        return _grams(self.text)
+
+
+def _grams(text: str) -> frozenset[str]:
+    tokens = text.split(" ")
+    return frozenset(" ".join(tokens[i : i + 3]) for i in range(max(1, len(tokens) - 2)))
 
 
 class _Words(NamedTuple):
@@ -143,10 +165,6 @@ class _Words(NamedTuple):
         """The text with each of its filler words left out in turn."""
         places = [i for i, token in enumerate(self.tokens) if token in _FILLERS]
         return [" ".join([*self.tokens[:i], *self.tokens[i + 1 :]]) for i in places]
-
-    def grams(self) -> frozenset[str]:
-        """Its word 3-grams."""
-        return frozenset(" ".join(self.tokens[i : i + 3]) for i in range(max(1, len(self.tokens) - 2)))
 
 
 def leaks(candidates: Iterable[Asked], held_out: Iterable[Asked]) -> dict[str, str]:
