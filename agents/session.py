@@ -26,6 +26,7 @@ from curriculum.gate import gate_p_value
 from curriculum.grading import Grader
 from curriculum.prompts import system_prompt
 from curriculum.report import RoundReport
+from curriculum.rows import printable
 from curriculum.rundir import RunDir, append_line, finished_rounds, read_json, read_record, write_atomic, write_json
 from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
@@ -33,6 +34,10 @@ from student.interface import Student
 from student.local import LocalStudent
 
 MOST_GATE_ITEMS = 10_000
+MOST_NAME_CHARACTERS = 60
+"""Of a run's name, which is part of its adapters' names."""
+TRACKERS = "trackers"
+"""The folder that the runs of a `runs_dir` share."""
 LIBRARIES = ("torch", "transformers", "peft", "langgraph", "reasoning-gym", "math-verify")
 
 
@@ -57,9 +62,14 @@ def new_folder(config: Config, name: str | None, stem: str) -> Iterator[tuple[Pa
     Raises:
         RunDirError: the named run exists, or the folder cannot be made.
     """
-    path = config.runs_dir / (name or _free_name(config.runs_dir, stem))
-    if path.name in ("", ".", "..") or path.parent != config.runs_dir:
-        raise RunDirError(f"--name {name}: expected a plain folder name, such as first-try")
+    name = name or _free_name(config.runs_dir, stem)
+    path = config.runs_dir / name
+    plain = name.isprintable() and len(name) <= MOST_NAME_CHARACTERS and path.parent == config.runs_dir
+    if not plain or name.startswith((".", "-")) or name == TRACKERS:
+        raise RunDirError(
+            f"--name {printable(name)}: expected a plain folder name, such as first-try: at most "
+            f"{MOST_NAME_CHARACTERS} characters on one line, no slash, no dot or dash at the beginning, not {TRACKERS}"
+        )
     if path.exists():
         raise RunDirError(f"{path}: this run exists. Go on with `tutelage resume {path}`, or give another --name")
     draft = path.with_name(f".{path.name}.tmp")

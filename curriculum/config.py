@@ -51,7 +51,7 @@ class StudentConfig(Section):
         default=None, description="UTF-8 file with that text instead, relative to the current directory"
     )
     max_new_tokens: int = Field(default=64, gt=0, description="tokens; enough to finish an answer")
-    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="0 is greedy: no chance in answers")
+    temperature: float = Field(default=0.0, ge=0, description="0 is greedy: no chance in answers")
     top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability that tokens are drawn from")
     sampling_seed: int | None = Field(default=None, ge=0, lt=2**32, description="null takes `seed`")
     few_shot: int = Field(default=4, ge=0, description="pool examples shown to the few-shot base at the end")
@@ -82,7 +82,7 @@ class TeacherConfig(Section):
 class PlanConfig(Section):
     """How a round's rows are chosen."""
 
-    rows_per_round: int = Field(gt=0, description="new rows each round")
+    rows_per_round: int = Field(gt=0, le=10_000_000, description="new rows each round")
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
     max_repeats: int = Field(default=4, ge=1, description="most uses of one example in a training set")

@@ -6,16 +6,21 @@ the person at the keyboard can fix: the command line prints it without a traceba
 
 import errno
 
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 def is_disk_fault(error: OSError) -> bool:
-    """Whether a file could not be written for a reason a person can mend: space, quotas, limits or rights."""
+    """Whether a file could not be written for a reason a person can mend: space, quotas, limits, rights or its name."""
     return error.errno in DISK_FAULTS
 
 
 def disk_message(error: OSError, path: object = None) -> str:
     """What a person is told of such a fault, with how to go on."""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[:80]}…: expected a path that can be opened, got: {error.strerror}"
     return (
         f"{path or error.filename or 'a file'}: expected to read and write it, got: {error.strerror}. Free some space "
         "or mend the folder's rights; what was finished before is kept, go on with: tutelage resume RUN"

@@ -81,7 +81,7 @@ def _level_faults(task: str, level: Level) -> list[str]:
     if unknown:
         return [f"{at}: unknown parameter(s) {', '.join(unknown)}: allowed are {', '.join(sorted(allowed))}"]
     try:
-        next(_items(task, level, 0, 1))
+        next(_items(task, level, 0, KIND_SAMPLE))
     except Exception as error:  # a generator may raise anything for parameters it cannot work with
         return [f"{at}: reasoning-gym refuses the parameters {level.params}: {type(error).__name__}: {error}"]
     return []
@@ -198,7 +198,10 @@ def _items(task: str, level: Level, stream_seed: int, size: int) -> Iterator[_It
         # Far apart, so that the parts of a question do not draw the same random numbers.
         datasets.append(create_dataset(part, seed=stream_seed + place * 2**30, size=max(size, 1), **params))
     for index in range(size):
-        entries = [_plain(dataset[index]) for dataset in datasets]
+        try:
+            entries = [_plain(dataset[index]) for dataset in datasets]
+        except ArithmeticError:  # basic_arithmetic divides by zero at a rare seed: it has no question there
+            continue
         yield _single(entries[0]) if len(parts) == 1 else _composed(entries)
 
 

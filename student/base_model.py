@@ -44,8 +44,8 @@ def resolve_base(name: str, revision: str | None = None) -> Path:
     """
     if name == SMOLLM2:
         folder = _smollm2()
-    elif Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser().resolve()
+    elif Path(os.path.expanduser(name)).is_dir():
+        folder = Path(os.path.expanduser(name)).resolve()
     else:
         folder = _from_hub(name, revision)
     _check_folder(name, folder)
@@ -66,7 +66,7 @@ def file_sha256(path: Path) -> str:
 
 def find_base(name: str) -> Path | None:
     """The folder of a base model if it is on this machine by that name; makes and downloads nothing."""
-    folder = cache_folder() / f"{SMOLLM2}-{GGUF_SHA256[:12]}" if name == SMOLLM2 else Path(name).expanduser()
+    folder = cache_folder() / f"{SMOLLM2}-{GGUF_SHA256[:12]}" if name == SMOLLM2 else Path(os.path.expanduser(name))
     return folder if folder.is_dir() else None
 
 

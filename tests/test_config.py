@@ -91,6 +91,15 @@ def test_a_number_too_long_to_print_is_a_fault_of_an_override(tmp_path: Path) ->
             load_config(write(tmp_path, MINIMAL), [f"seed={digits}"])
 
 
+@pytest.mark.parametrize(
+    "key", ["training.learning_rate", "training.alpha", "training.max_grad_norm", "training.weight_decay"]
+)
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_no_number_of_a_config_is_endless(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"`{key}`: Input should be"):
+        load_config(write(tmp_path, MINIMAL), [f"{key}={value}"])
+
+
 def test_a_missing_file_says_where_the_shipped_ones_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="runs/configs/"):
         load_config(tmp_path / "none.yaml")

@@ -141,6 +141,24 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         write_atomic(Path("/proc/self/x"), "text")
 
 
+@pytest.mark.parametrize(
+    "name", ["../x", "/x", "a/b", ".", "..", ".x", "-x", "a\nb", "\x1b[2J", "\udcff", "x" * 61, "x" * 300, "trackers"]
+)
+def test_a_run_gets_a_plain_name_or_none(tmp_path: Path, name: str) -> None:
+    config = load_config(write_config(tmp_path))
+    with pytest.raises(RunDirError, match="expected a plain folder name") as caught:
+        create_run(config, tmp_path / "small.yaml", name)
+    assert str(caught.value).isprintable()
+    assert [p.name for p in tmp_path.iterdir()] == ["small.yaml"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("command", ["resume", "report", "run"])
+def test_a_path_too_long_is_one_message(command: str) -> None:
+    done = tutelage(command, "x" * 300)
+    assert done.code == 2 and "File name too long" in done.err and "Traceback" not in done.err
+
+
 def test_a_lock_that_cannot_be_held_is_said(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with (
@@ -275,6 +293,14 @@ def test_a_spoiled_base_is_refused_by_its_files(base: Path, spoil: object, expec
     spoil(base)  # type: ignore[operator]
     with pytest.raises(UserError, match=f"(?s){expected}"):
         resolve_base(str(base))
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "no/such/folder", "x" * 300, ""])
+def test_a_name_that_is_no_model_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises((UserError, OSError), match=r"student\.base|File name too long"):
+        resolve_base(name)
 
 
 def test_a_known_kind_may_carry_code_that_is_not_run(base: Path) -> None:

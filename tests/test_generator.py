@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from curriculum import generator
 from curriculum.data_config import GeneratorData, Level, SplitSizes
 from curriculum.errors import DataError
 from curriculum.generator import UNREPRODUCIBLE, Shortfall, check_tasks, generate_examples, write_examples
@@ -178,3 +179,17 @@ def test_all_faults_are_reported_at_once() -> None:
     assert len(faults) == 2
     assert "gcd, difficulty 1" in faults[0] and "x, y" in faults[0]
     assert "nope" in faults[1]
+
+
+def test_a_seed_at_which_a_task_divides_by_zero_has_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reasoning_gym.arithmetic.chain_sum import ChainSumDataset
+
+    whole = ChainSumDataset.__getitem__
+
+    def breaks_at_two(self: ChainSumDataset, index: int) -> object:
+        return whole(self, index // 0 if index == 2 else index)
+
+    level = Level(difficulty=1)
+    expected = [item for index, item in enumerate(generator._items("chain_sum", level, 7, 6)) if index != 2]
+    monkeypatch.setattr(ChainSumDataset, "__getitem__", breaks_at_two)
+    assert list(generator._items("chain_sum", level, 7, 6)) == expected and len(expected) == 5
