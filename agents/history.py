@@ -1,10 +1,10 @@
 """What the controller knows about earlier rounds and about the rows it can order."""
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agents.loop import Loop
+from curriculum.mixture import Pool, index_pool
 from curriculum.plan import PastRound
 from curriculum.round_records import GateDecision
 from curriculum.rundir import read_record
@@ -30,14 +30,15 @@ def accepted_rounds(loop: Loop, before: int) -> list[int]:
     return [r for r in range(1, before) if gate_decision(loop, r).decision == "accepted"]
 
 
+def pool_index(loop: Loop) -> Pool:
+    """The labelled examples of the pool, by skill."""
+    pool = (loop.labels[e.id] for e in loop.examples.values() if e.split == "pool" and e.id in loop.labels)
+    return index_pool((label.example_id, label.skills, label.difficulty) for label in pool)
+
+
 def pool_sizes(loop: Loop) -> Mapping[str, Mapping[int, int]]:
-    """Skill → difficulty → examples in the pool."""
-    sizes: dict[str, Counter[int]] = defaultdict(Counter)
-    for example in loop.split("pool"):
-        label = loop.labels[example.id]
-        for skill in label.skills:
-            sizes[skill][label.difficulty] += 1
-    return sizes
+    """Skill → difficulty → labelled examples in the pool."""
+    return pool_index(loop).sizes()
 
 
 def written_levels(loop: Loop) -> Mapping[str, Sequence[int]]:

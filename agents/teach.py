@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.history import accepted_rounds, gate_folder
+from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
@@ -29,7 +29,7 @@ def build(loop: Loop, state: State) -> State:
         written, labels, dropped = _write(loop, plan)
         accepted = [row for r in accepted_rounds(loop, round_) for row in loop.new_rows(r)]
         used = Counter(row.example_id for row in accepted)
-        drawn = draw_pool(plan, loop.split("pool"), loop.labels, used, loop.config.plan.max_repeats)
+        drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
         rows = training_rows(
             plan,
             drawn.draws,

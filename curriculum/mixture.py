@@ -5,16 +5,42 @@ training rows with their provenance. Everything is exact, seeded and independent
 no examples and decides no budget: teacher and plan do.
 """
 
+import random
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import chain, count
 from math import floor
+from operator import itemgetter
 from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from curriculum.records import Example, Origin, SkillLabel, content_id
 from curriculum.round_records import RoundPlan, TrainingRow
 
 Key = TypeVar("Key", str, int)
+
+
+Positions = NDArray[np.int64]
+NOBODY: Positions = np.empty(0, np.int64)
+
+
+class Pool(NamedTuple):
+    """The labelled pool in columns, a row for each example, sorted by id."""
+
+    ids: list[str]
+    skills: list[Sequence[str]]
+    difficulties: NDArray[np.int32]
+    members: dict[str, Positions]
+    """Skill → the rows that need it, ascending."""
+
+    def sizes(self) -> dict[str, dict[int, int]]:
+        """Skill → difficulty → examples."""
+        counts = {skill: np.bincount(self.difficulties[rows]).tolist() for skill, rows in self.members.items()}
+        return {skill: {level: n for level, n in enumerate(of) if n} for skill, of in counts.items()}
 
 
 class Draw(NamedTuple):
@@ -100,14 +126,24 @@ def apportion(weights: Mapping[Key, int | Fraction], total: int) -> dict[Key, in
     return parts
 
 
-def draw_pool(
-    plan: RoundPlan,
-    pool: Iterable[Example],
-    labels: Mapping[str, SkillLabel],
-    used: Mapping[str, int],
-    max_repeats: int,
-) -> PoolDraw:
-    """Draws each skill's planned pool rows from its items, as evenly as integers allow, in seeded order.
+def index_pool(rows: Iterable[tuple[str, Sequence[str], int]]) -> Pool:
+    """The pool by skill, from each row's id, skills and difficulty, in any order; ids are distinct."""
+    columns = sorted(rows, key=itemgetter(0))
+    skills = [row[1] for row in columns]
+    codes: defaultdict[str, int] = defaultdict(count().__next__)
+    named = np.fromiter(map(codes.__getitem__, chain.from_iterable(skills)), np.int32)
+    owners = np.repeat(np.arange(len(columns)), np.fromiter(map(len, skills), np.int32, len(columns)))
+    by_skill = np.argsort(named, kind="stable")
+    ends = np.cumsum(np.bincount(named, minlength=len(codes)))
+    groups = np.split(owners[by_skill], ends[:-1])
+    difficulties = np.fromiter((row[2] for row in columns), np.int32, len(columns))
+    # A label may name a skill twice; the example needs it once.
+    members = {skill: group[np.diff(group, prepend=-1) > 0] for skill, group in zip(codes, groups, strict=False)}
+    return Pool([row[0] for row in columns], skills, difficulties, members)
+
+
+def draw_pool(plan: RoundPlan, pool: Pool, used: Mapping[str, int], max_repeats: int) -> PoolDraw:
+    """Draws each skill's planned pool rows from its items, as evenly as integers allow, seeded.
 
     Where no cap binds, the n items of a skill with r rows get ⌊r/n⌋ or ⌈r/n⌉ each and the totals are exact;
     over seeds an item is drawn `stat_sel_weights` times on average. No item is used more than `max_repeats`
@@ -115,43 +151,39 @@ def draw_pool(
 
     Args:
         plan: its pool rows and seed are used.
-        pool: distinct examples; one without a label is not drawn.
-        labels: example id → label.
+        pool: from `index_pool`.
         used: example id → uses in the rows of accepted rounds; 0 where absent.
         max_repeats: most uses of one example, at least 1.
     """
-    room = {example.id: max_repeats - used.get(example.id, 0) for example in pool if example.id in labels}
-    of_skill: defaultdict[str, list[str]] = defaultdict(list)
-    for id_ in room:
-        for skill in labels[id_].skills:
-            of_skill[skill].append(id_)
+    room = np.full(len(pool.ids), max_repeats)
+    for id_, uses in used.items():
+        at = bisect_left(pool.ids, id_)
+        if pool.ids[at : at + 1] == [id_]:
+            room[at] -= uses
     drawn: Counter[tuple[str, str]] = Counter()
     moved = {}
     for part in sorted(plan.skills, key=lambda s: s.skill):
-        dealt = _deal(_shuffled(of_skill[part.skill], plan.seed, part.skill), part.pool_rows, room)
-        drawn.update({(part.skill, id_): count for id_, count in dealt.items()})
+        members = pool.members.get(part.skill, NOBODY)
+        dealt = _deal(members, part.pool_rows, room, random.Random(content_id([plan.seed, part.skill])))
+        drawn.update({(part.skill, pool.ids[at]): rows for at, rows in dealt.items()})
         if dealt.total() < part.pool_rows:
             moved[part.skill] = part.pool_rows - dealt.total()
-    rest = _deal(_shuffled(room, plan.seed, "rest"), sum(moved.values()), room)
-    drawn.update({(min(labels[id_].skills), id_): count for id_, count in rest.items()})
-    draws = tuple(Draw(id_, skill, count) for (skill, id_), count in sorted(drawn.items()))
+    rest = _deal(np.arange(len(room)), sum(moved.values()), room, random.Random(content_id([plan.seed])))
+    drawn.update({(min(pool.skills[at]), pool.ids[at]): rows for at, rows in rest.items()})
+    draws = tuple(Draw(id_, skill, rows) for (skill, id_), rows in sorted(drawn.items()))
     return PoolDraw(draws, moved, shortfall=sum(moved.values()) - rest.total())
 
 
-def _deal(ids: Sequence[str], rows: int, room: dict[str, int]) -> Counter[str]:
-    """Gives each item one row after another, in turns, while it has room; takes the room it uses."""
-    dealt: Counter[str] = Counter()
-    while rows and (turn := [id_ for id_ in ids if room[id_] > 0][:rows]):
-        for id_ in turn:
-            room[id_] -= 1
-        dealt.update(turn)
+def _deal(items: Positions, rows: int, room: Positions, generator: random.Random) -> Counter[int]:
+    """Gives a row to each item with room, turn after turn, the last turn to a sample; takes the room it uses."""
+    dealt: Counter[int] = Counter()
+    while rows and len(turn := items[room[items] > 0]):
+        if rows < len(turn):
+            turn = turn[generator.sample(range(len(turn)), rows)]
+        room[turn] -= 1
+        dealt.update(turn.tolist())
         rows -= len(turn)
     return dealt
-
-
-def _shuffled(ids: Iterable[str], *seed: int | str) -> list[str]:
-    """The ids in an order that depends on them and the seed only."""
-    return sorted(ids, key=lambda id_: content_id([*seed, id_]))
 
 
 def training_rows(

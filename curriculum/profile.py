@@ -4,15 +4,18 @@ Takes one round's probe grades and diagnoses with the labels of their examples; 
 `MissingSkillProfile` that does not depend on the order of rows. Chooses nothing: the plan does.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from curriculum.records import Diagnosis, Grade, SkillCatalogue, SkillLabel, Verdict
 from curriculum.round_records import MissingSkillProfile, SkillProfile, VerdictCounts
 from curriculum.statistics import wilson
 
-Cell = tuple[str, int | None]
-"""A skill at one difficulty, or at all of them (`None`)."""
+Cell = tuple[str, int]
+"""A skill at one difficulty, or at all of them together."""
+
+ALL = 0
+"""In place of a difficulty: all of them."""
 
 
 def build_profile(
@@ -40,41 +43,42 @@ def build_profile(
     Source: He et al. 2025 (STAT, arXiv 2510.10023), stage 2; `missing` is their n_s.
     """
     overall: Counter[Verdict] = Counter()
-    verdicts: dict[Cell, Counter[Verdict]] = {}
+    answered: defaultdict[Verdict, Counter[Cell]] = defaultdict(Counter)
     missing: Counter[Cell] = Counter()
     for grade in grades:
-        overall[grade.verdict] += 1
         label = labels[grade.example_id]
-        for cell in _cells(label.skills, label.difficulty):
-            verdicts.setdefault(cell, Counter())[grade.verdict] += 1
+        overall[grade.verdict] += 1
+        tally = answered[grade.verdict]
+        for skill in set(label.skills):
+            tally[skill, label.difficulty] += 1
     for diagnosis in diagnoses:
-        missing.update(_cells(diagnosis.missing_skills, labels[diagnosis.example_id].difficulty))
+        difficulty = labels[diagnosis.example_id].difficulty
+        missing.update((skill, difficulty) for skill in set(diagnosis.missing_skills))
+    tallies = (missing, *answered.values())
+    cells = sorted({cell for tally in tallies for cell in tally})
+    for tally in tallies:
+        for (skill, _), count in list(tally.items()):
+            tally[skill, ALL] += count
 
-    def profile(skill: str, difficulty: int | None) -> SkillProfile:
-        counts = _counts(verdicts.get((skill, difficulty), Counter()))
+    def profile(skill: str, difficulty: int) -> SkillProfile:
+        counts = _counts({verdict: tally[skill, difficulty] for verdict, tally in answered.items()})
         return SkillProfile(
             skill=skill,
-            difficulty=difficulty,
+            difficulty=None if difficulty == ALL else difficulty,
             counts=counts,
             missing=missing[skill, difficulty],
             accuracy=wilson(counts.correct, counts.graded),
         )
 
-    cells = {(skill, difficulty) for skill, difficulty in {*verdicts, *missing} if difficulty is not None}
-    counts = _counts(overall)
+    total = _counts(overall)
     return MissingSkillProfile(
         round=round_,
         adapter=adapter,
-        overall=wilson(counts.correct, counts.graded),
-        counts=counts,
-        skills=tuple(profile(skill.id, None) for skill in sorted(catalogue.skills, key=lambda s: s.id)),
-        cells=tuple(profile(skill, difficulty) for skill, difficulty in sorted(cells)),
+        overall=wilson(total.correct, total.graded),
+        counts=total,
+        skills=tuple(profile(skill.id, ALL) for skill in sorted(catalogue.skills, key=lambda s: s.id)),
+        cells=tuple(profile(*cell) for cell in cells),
     )
-
-
-def _cells(skills: Iterable[str], difficulty: int) -> set[Cell]:
-    """The cells an example counts in: each of its skills once, at its difficulty and over all."""
-    return {(skill, level) for skill in skills for level in (difficulty, None)}
 
 
 def _counts(verdicts: Mapping[Verdict, int]) -> VerdictCounts:

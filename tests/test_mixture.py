@@ -1,11 +1,22 @@
 from collections import Counter
+from collections.abc import Iterable
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum.mixture import Draw, PoolDraw, apportion, draw_pool, skill_shares, stat_sel_weights, training_rows
+from curriculum.mixture import (
+    Draw,
+    Pool,
+    PoolDraw,
+    apportion,
+    draw_pool,
+    index_pool,
+    skill_shares,
+    stat_sel_weights,
+    training_rows,
+)
 from curriculum.records import Example, SkillLabel
 from curriculum.round_records import RoundPlan, SkillPlan, TrainingRow
 
@@ -37,6 +48,10 @@ def plan(rows: dict[str, int], *, round_: int = 1, seed: int = 0, replay: int = 
 def labelled(*skills_of: tuple[str, ...]) -> tuple[list[Example], dict[str, SkillLabel]]:
     pool = [example(str(i)) for i in range(len(skills_of))]
     return pool, {e.id: label(e, *skills) for e, skills in zip(pool, skills_of, strict=True)}
+
+
+def indexed(labels: Iterable[SkillLabel]) -> Pool:
+    return index_pool((label_.example_id, label_.skills, label_.difficulty) for label_ in labels)
 
 
 POOLS = st.lists(st.lists(st.sampled_from(SKILLS), min_size=1, max_size=3, unique=True).map(tuple), max_size=12)
@@ -117,9 +132,9 @@ def test_weights_are_non_negative_and_normalise_to_one(
 def test_without_a_binding_cap_every_skill_gets_its_rows_evenly(
     rows: dict[str, int], skills: list[tuple[str, ...]], seed: int
 ) -> None:
-    pool, labels = labelled(*skills)
+    _, labels = labelled(*skills)
     rows = {s: n for s, n in rows.items() if any(s in of for of in skills)}
-    drawn = draw_pool(plan(rows, seed=seed), pool, labels, {}, max_repeats=100)
+    drawn = draw_pool(plan(rows, seed=seed), indexed(labels.values()), {}, max_repeats=100)
     assert (drawn.moved, drawn.shortfall) == ({}, 0)
     for skill, n in rows.items():
         counts = [d.rows for d in drawn.draws if d.skill == skill]
@@ -134,7 +149,7 @@ def test_over_seeds_an_item_is_drawn_as_often_as_the_closed_form_says() -> None:
     weights = stat_sel_weights(rows, {e.id: labels[e.id].skills for e in pool})
     total: Counter[str] = Counter()
     for seed in range(seeds):
-        total += uses(draw_pool(plan(rows, seed=seed), pool, labels, {}, max_repeats=100))
+        total += uses(draw_pool(plan(rows, seed=seed), indexed(labels.values()), {}, max_repeats=100))
     # A count varies by at most one a skill: 0.06 is more than three standard errors of the mean.
     assert {id_: n / seeds for id_, n in total.items()} == pytest.approx(
         {i: float(w) for i, w in weights.items()}, abs=0.06
@@ -147,7 +162,7 @@ def test_the_cap_holds_and_no_row_is_lost_silently(
 ) -> None:
     pool, labels = labelled(*skills)
     used = {e.id: data.draw(st.integers(0, 5)) for e in pool}
-    drawn = draw_pool(plan(rows, seed=seed), pool, labels, used, cap)
+    drawn = draw_pool(plan(rows, seed=seed), indexed(labels.values()), used, cap)
     counts = uses(drawn)
     assert all(used[id_] + n <= cap for id_, n in counts.items())
     assert all(d.rows > 0 and d.skill in labels[d.example_id].skills for d in drawn.draws)
@@ -158,8 +173,8 @@ def test_the_cap_holds_and_no_row_is_lost_silently(
 
 
 def test_what_a_skill_cannot_hold_goes_to_the_rest_of_the_pool() -> None:
-    pool, labels = labelled(("add",), ("sort",), ("sort",))
-    drawn = draw_pool(plan({"add": 5, "sort": 0}), pool, labels, {}, max_repeats=2)
+    _, labels = labelled(("add",), ("sort",), ("sort",))
+    drawn = draw_pool(plan({"add": 5, "sort": 0}), indexed(labels.values()), {}, max_repeats=2)
     assert drawn.moved == {"add": 3}
     assert [(d.skill, d.rows) for d in drawn.draws] in (
         [("add", 2), ("sort", 1), ("sort", 2)],
@@ -168,17 +183,19 @@ def test_what_a_skill_cannot_hold_goes_to_the_rest_of_the_pool() -> None:
     assert drawn.shortfall == 0
 
 
-def test_an_example_without_a_label_is_not_drawn() -> None:
-    pool, labels = labelled(("add",), ("add",))
-    del labels[pool[0].id]
-    assert uses(draw_pool(plan({"add": 3}), pool, labels, {}, max_repeats=9)) == {pool[1].id: 3}
+def test_a_skill_named_twice_is_needed_once() -> None:
+    pool = index_pool([("x", ("add", "add"), 1), ("y", ("add",), 3)])
+    assert pool.sizes() == {"add": {1: 1, 3: 1}}
+    drawn = draw_pool(plan({"add": 9}), pool, {}, max_repeats=2)
+    assert (uses(drawn), drawn.shortfall) == ({"x": 2, "y": 2}, 5)
 
 
 @given(st.permutations(range(6)))
 def test_draws_do_not_depend_on_the_order_of_the_pool(order: list[int]) -> None:
     pool, labels = labelled(("add",), ("add",), ("add", "sort"), ("sort",), ("sort",), ("add",))
     wanted = plan({"add": 4, "sort": 2})
-    assert draw_pool(wanted, [pool[i] for i in order], labels, {}, 3) == draw_pool(wanted, pool, labels, {}, 3)
+    turned = indexed(labels[pool[i].id] for i in order)
+    assert draw_pool(wanted, turned, {}, 3) == draw_pool(wanted, indexed(labels.values()), {}, 3)
 
 
 # Rows
