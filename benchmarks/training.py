@@ -2,15 +2,18 @@
 
     pip install -e ".[bench]"; python benchmarks/training.py        (about five minutes on two slow cores)
 
-Every arm trains a fresh LoRA of the same shape on the same rows (generated from the quickstart's tasks), base,
-optimizer settings and threads, one epoch. Ours fills batches up to `batch_tokens`; TRL gets as many rows a batch as
-make as many tokens on average. A token is one of a row's own, padding aside: what counts is rows trained. "TRL" has its defaults
-but float32 where the CPU has no bf16 instructions; "TRL as it comes" has bf16 all the same, for a few steps. "TRL, best
-flags" groups by length, computes the loss of the completion only, drops checkpointing and uses the fused optimizer;
-its loss path never makes all logits anyway. The share of the matmul rate counts the operations a plain pass
-over those tokens needs, adapters and output layer included.
+Every arm trains a fresh LoRA of the same shape on the same rows (generated from the quickstart's tasks) with the same
+base, optimizer settings and threads, one epoch. Ours fills batches up to `batch_tokens`; TRL gets as many rows a batch
+as make as many tokens on average. Tokens are the rows' own, padding aside: what counts is rows trained. "TRL, defaults"
+has everything as it comes but float32, for CPUs without bf16 instructions; `--bf16` adds one step of it in bf16, its real
+default. "TRL, best flags" groups by length, computes the loss of the answers only, keeps all activations and uses
+the fused optimizer; TRL's loss path makes no full logits in any case. "ours, nothing shared" reads the beginning that
+all rows of a batch share once for each of them. The share of the matmul rate counts the operations that a plain pass over
+the rows needs, adapters and the output layer at targets included. CPU time is that of all threads: on a machine shared
+with others it says more than the clock.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -27,22 +30,20 @@ from curriculum.extraction import format_target
 from curriculum.generator import generate_examples
 from curriculum.prompts import load_prompt
 from student.base_model import resolve_base
-from student.chat_format import encode_row, pad_id, prompt_messages
-from student.subprocess_job import worker_environment
+from student.chat_format import pad_id, prompt_messages
+from student.subprocess_job import Event, worker_environment
 
 THREADS = 2
-ROWS = 84
-REPEATS = 2
-STEPS_IN_BF16 = 1
 SEED = 0
 MATMUL = 1024
 
 
 class Run(NamedTuple):
-    """One training: seconds, tokens of rows, target tokens, and the loss of each step."""
+    """One training: seconds by the clock and of CPU time, rows trained, the loss of each step."""
 
-    seconds: float
-    tokens: int
+    wall: float
+    cpu: float
+    rows: int
     losses: list[float]
 
 
@@ -51,15 +52,61 @@ def main() -> None:
     import torch
     from transformers.utils import logging
 
-    from student.loading import native_dtype
+    from student.loading import load_base, native_dtype
     from student.train_worker import encode_rows
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=84)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="also TRL in bf16, for one step")
+    arguments = parser.parse_args()
     logging.set_verbosity_error()
-    config = load_config(Path("runs/configs/quickstart.yaml"), [])
-    base = resolve_base(config.student.base)
+    config = load_config(Path("runs/configs/quickstart.yaml"))
+    folder = resolve_base(config.student.base)
+    rows = quickstart_rows(config, arguments.rows)
+    model, tokenizer = load_base(folder, "bfloat16", THREADS)
+    data = encode_rows(tokenizer, rows, config.training.max_length)
+    lengths = [len(row.input_ids) for row in data.rows]
+    batch_rows = round(config.training.batch_tokens * len(lengths) / sum(lengths))
+    # TRL's trainer cannot be interrupted and resumed cheaply, so whole trainings take turns.
+    arms: dict[str, Callable[[], Run]] = {
+        "ours": lambda: ours(folder, data, config.training, pad_id(tokenizer), shared=True),
+        "ours, nothing shared": lambda: ours(folder, data, config.training, pad_id(tokenizer), shared=False),
+        "TRL, best flags": lambda: trl(folder, rows, config.training, batch_rows, best=True),
+        "TRL, defaults": lambda: trl(folder, rows, config.training, batch_rows),
+    }
+    print(describe("torch", "transformers", "peft", "trl"))
+    print(f"{len(rows)} rows, {sum(lengths)} tokens, {batch_rows} rows a batch for TRL, {native_dtype('bfloat16')}")
+    peaks, runs = [], {name: [] for name in arms}
+    for _ in range(arguments.repeats):
+        for name, arm in arms.items():
+            peaks.append(matmul_rate())
+            runs[name].append(arm())
+            print(f"  {name}: {runs[name][-1].wall:.0f} s, CPU {runs[name][-1].cpu:.0f} s", file=sys.stderr)
+    if arguments.bf16:
+        runs["TRL, bf16"] = [trl(folder, rows[:batch_rows], config.training, batch_rows, bf16=True)]
+    work, peak = operations(model, data, config.training) / len(rows), median(peaks)
+    print(
+        f"matmul of {MATMUL}, float32: {peak / 1e9:.0f} GFLOP a CPU second ({min(peaks) / 1e9:.0f}–{max(peaks) / 1e9:.0f})"
+    )
+    print("arm                   tokens/s  tokens/CPU s  ours is, by clock  by CPU time  share of matmul rate")
+    mean = sum(lengths) / len(lengths)
+    wall = {name: median(mean * run.rows / run.wall for run in of) for name, of in runs.items()}
+    cpu = {name: median(mean * run.rows / run.cpu for run in of) for name, of in runs.items()}
+    for name in runs:
+        print(
+            f"{name:<22}{wall[name]:>8.1f}{cpu[name]:>14.1f}{wall['ours'] / wall[name]:>17.2f} ×"
+            f"{cpu['ours'] / cpu[name]:>11.2f} ×{work / mean * cpu[name] / peak:>20.0%}"
+        )
+    for name, of in runs.items():
+        print(f"losses of {name}: {' '.join(f'{loss:.2f}' for loss in of[0].losses)}")
+
+
+def quickstart_rows(config: Any, count: int) -> list[Event]:
+    """Rows to train on, of the quickstart's tasks."""
     system = load_prompt(config.student.prompt).text
-    examples = sorted(generate_examples(config.data, SEED)[0], key=lambda e: e.id)[:ROWS]
-    rows = [
+    examples = sorted(generate_examples(config.data, SEED)[0], key=lambda e: e.id)[:count]
+    return [
         {
             "id": e.id,
             "messages": [m.model_dump() for m in prompt_messages(system, (), e.question)],
@@ -68,4 +115,117 @@ def main() -> None:
         }
         for e in examples
     ]
-    print(describe("torch", "transformers", "peft", "trl"))
+
+
+def ours(folder: Path, data: Any, training: TrainingConfig, pad: int, shared: bool) -> Run:
+    """A training by the library."""
+    import torch
+
+    from student import lora
+    from student.loading import load_base
+    from student.train_worker import fit
+
+    base, _ = load_base(folder, "bfloat16", THREADS)
+    torch.manual_seed(SEED)
+    model = lora.add_lora(base, training, "base")
+    count, lora.shared_tokens = lora.shared_tokens, lora.shared_tokens if shared else lambda _: 0
+    wall, cpu = time.perf_counter(), time.process_time()
+    losses = [event["loss"] for event in fit(model, data, training.model_copy(update={"epochs": 1}), pad, SEED)]
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    lora.shared_tokens = count
+    return Run(wall, cpu, len(data.rows), losses)
+
+
+def trl(
+    folder: Path, rows: list[Event], training: TrainingConfig, batch_rows: int, best: bool = False, bf16: bool = False
+) -> Run:
+    """A training by TRL."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    from student.loading import load_base
+
+    answers = [[{"role": "assistant", "content": row["target"]}] for row in rows]
+    if best:
+        columns = {"prompt": [row["messages"] for row in rows], "completion": answers}
+        flags = {
+            "train_sampling_strategy": "group_by_length",
+            "completion_only_loss": True,
+            "gradient_checkpointing": False,
+            "optim": "adamw_torch_fused",
+            "dataloader_pin_memory": False,
+        }
+    else:
+        columns = {"messages": [row["messages"] + answer for row, answer in zip(rows, answers, strict=True)]}
+        flags = {}
+    base, tokenizer = load_base(folder, "bfloat16", THREADS)
+    with tempfile.TemporaryDirectory() as output:
+        settings = SFTConfig(
+            output_dir=output,
+            per_device_train_batch_size=batch_rows,
+            num_train_epochs=1,
+            learning_rate=training.learning_rate,
+            warmup_steps=round(training.warmup_share * len(rows) / batch_rows),
+            max_grad_norm=training.max_grad_norm,
+            max_length=training.max_length,
+            seed=SEED,
+            bf16=bf16,
+            use_cpu=True,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            **flags,
+        )
+        adapter = LoraConfig(
+            r=training.rank, lora_alpha=training.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        trainer = SFTTrainer(
+            base, settings, train_dataset=Dataset.from_dict(columns), processing_class=tokenizer, peft_config=adapter
+        )
+        wall, cpu = time.perf_counter(), time.process_time()
+        with open(os.devnull, "w") as nowhere:  # it prints each loss
+            stdout, sys.stdout = sys.stdout, nowhere
+            trainer.train()
+            sys.stdout = stdout
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Run(wall, cpu, len(rows), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+
+
+def matmul_rate() -> float:
+    """Operations a second of CPU time of a large matrix product in float32, the best of some."""
+    import torch
+
+    one, other = torch.rand(2, MATMUL, MATMUL)
+    seconds = []
+    for _ in range(10):
+        since = time.process_time()
+        one @ other
+        seconds.append(time.process_time() - since)
+    return 2 * MATMUL**3 / min(seconds)
+
+
+def operations(model: Any, data: Any, training: TrainingConfig) -> float:
+    """Multiplications and additions of an epoch: two a weight and token forward, and two backward for what came in.
+
+    A LoRA weight has two more for its own gradient. Attention has four a pair of positions and width forward,
+    twice that backward. The output layer sees the targets alone.
+    """
+    from torch.nn import Linear
+
+    head = model.get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, Linear) and m is not head]
+    frozen = sum(m.weight.numel() for m in layers)
+    adapters = sum(training.rank * (m.in_features + m.out_features) for m in layers)
+    tokens = sum(len(row.input_ids) for row in data.rows)
+    targets = sum(row.target_length for row in data.rows)
+    pairs = sum(len(row.input_ids) ** 2 for row in data.rows)
+    attention = 12 * pairs * model.config.hidden_size * model.config.num_hidden_layers
+    return tokens * (4 * frozen + 6 * adapters) + 4 * targets * head.weight.numel() + attention
+
+
+if __name__ == "__main__":
+    if "GOMP_SPINCOUNT" not in os.environ:  # it must be set before OpenMP is loaded; all arms get what a worker gets
+        os.execve(sys.executable, [sys.executable, *sys.argv], worker_environment(THREADS))
+    main()
