@@ -158,9 +158,7 @@ def measure(what: str, rows: int) -> list[float]:
 def main() -> None:
     """Prints the table."""
     print(describe("numpy", "pydantic"))
-    print(
-        f"{'rows':>10} {'profile, s':>11} {'mixture, s':>11} {'both, s':>9} {'growth':>7} {'before, MB':>11} {'peak, MB':>9}"
-    )
+    print("      rows  profile, s  mixture, s   both, s  growth  before, MB  peak, MB")
     last = None
     for rows in SIZES:
         profile, mixture, before, peak = measure("round", rows)

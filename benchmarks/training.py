@@ -3,14 +3,16 @@
     pip install -e ".[bench]"; python benchmarks/training.py        (about five minutes on two slow cores)
 
 Every arm trains a fresh LoRA of the same shape on the same rows (generated from the quickstart's tasks) with the same
-base, optimizer settings and threads, one epoch. Ours fills batches up to `batch_tokens`; TRL gets as many rows a batch
-as make as many tokens on average. Tokens are the rows' own, padding aside: what counts is rows trained. "TRL, defaults"
-has everything as it comes but float32, for CPUs without bf16 instructions; `--bf16` adds one step of it in bf16, its real
-default. "TRL, best flags" groups by length, computes the loss of the answers only, keeps all activations and uses
-the fused optimizer; TRL's loss path makes no full logits in any case. "ours, nothing shared" reads the beginning that
-all rows of a batch share once for each of them. The share of the matmul rate counts the operations that a plain pass over
-the rows needs, adapters and the output layer at targets included. CPU time is that of all threads: on a machine shared
-with others it says more than the clock.
+base, optimizer settings and threads, one epoch. Ours fills batches up to `batch_tokens`; TRL gets as many rows a
+batch as make as many tokens on average. Tokens are the rows' own, padding aside: what counts is rows trained.
+
+"TRL, defaults" has everything as it comes but float32, for CPUs without bf16 instructions; `--bf16` adds one step of
+it in bf16, its real default. "TRL, best flags" groups by length, computes the loss of the answers only, keeps all
+activations and uses the fused optimizer; TRL's loss path makes no full logits in any case. "ours, nothing shared" reads
+what all rows of a batch begin with once for each row.
+
+The share of the matmul rate counts the operations that a plain pass over the rows needs, adapters and the output
+layer at targets included. CPU time is that of all threads: on a shared machine it says more than the clock.
 """
 
 import argparse
@@ -49,7 +51,6 @@ class Run(NamedTuple):
 
 def main() -> None:
     """Prints the table."""
-    import torch
     from transformers.utils import logging
 
     from student.loading import load_base, native_dtype
@@ -86,9 +87,8 @@ def main() -> None:
     if arguments.bf16:
         runs["TRL, bf16"] = [trl(folder, rows[:batch_rows], config.training, batch_rows, bf16=True)]
     work, peak = operations(model, data, config.training) / len(rows), median(peaks)
-    print(
-        f"matmul of {MATMUL}, float32: {peak / 1e9:.0f} GFLOP a CPU second ({min(peaks) / 1e9:.0f}–{max(peaks) / 1e9:.0f})"
-    )
+    spread = f"{min(peaks) / 1e9:.0f}–{max(peaks) / 1e9:.0f}"
+    print(f"matmul of {MATMUL}, float32: {peak / 1e9:.0f} GFLOP a CPU second ({spread})")
     print("arm                   tokens/s  tokens/CPU s  ours is, by clock  by CPU time  share of matmul rate")
     mean = sum(lengths) / len(lengths)
     wall = {name: median(mean * run.rows / run.wall for run in of) for name, of in runs.items()}

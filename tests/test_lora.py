@@ -123,7 +123,9 @@ def test_the_batch_is_divided_by_its_target_tokens_whatever_the_weights(lora_mod
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
 def test_what_all_rows_begin_with_is_read_once_and_gradients_stay_the_same(family, tokenizer):
-    rows = [encode_row(tokenizer, prompt_messages("Be brief.", (), q), t) for q, t in zip(QUESTIONS, TARGETS, strict=True)]
+    rows = [
+        encode_row(tokenizer, prompt_messages("Be brief.", (), q), t) for q, t in zip(QUESTIONS, TARGETS, strict=True)
+    ]
     torch.manual_seed(0)
     model = add_lora(make_model(family, len(tokenizer)), TRAINING, "tiny").double()
     for name, parameter in model.named_parameters():
