@@ -8,8 +8,7 @@ batch as make as many tokens on average. Tokens are the rows' own, padding aside
 
 "TRL, defaults" has everything as it comes but float32, for CPUs without bf16 instructions; `--bf16` adds one step of
 it in bf16, its real default. "TRL, best flags" groups by length, computes the loss of the answers only, keeps all
-activations and uses the fused optimizer; TRL's loss path makes no full logits in any case. "ours, nothing shared" reads
-what all rows of a batch begin with once for each row.
+activations and uses the fused optimizer; TRL's loss path makes no full logits in any case.
 
 The share of the matmul rate counts the operations that a plain pass over the rows needs, adapters and the output
 layer at targets included. CPU time is that of all threads: on a shared machine it says more than the clock.
@@ -71,8 +70,7 @@ def main() -> None:
     batch_rows = round(config.training.batch_tokens * len(lengths) / sum(lengths))
     # TRL's trainer cannot be interrupted and resumed cheaply, so whole trainings take turns.
     arms: dict[str, Callable[[], Run]] = {
-        "ours": lambda: ours(folder, data, config.training, pad_id(tokenizer), shared=True),
-        "ours, nothing shared": lambda: ours(folder, data, config.training, pad_id(tokenizer), shared=False),
+        "ours": lambda: ours(folder, data, config.training, pad_id(tokenizer)),
         "TRL, best flags": lambda: trl(folder, rows, config.training, batch_rows, best=True),
         "TRL, defaults": lambda: trl(folder, rows, config.training, batch_rows),
     }
@@ -117,22 +115,20 @@ def quickstart_rows(config: Any, count: int) -> list[Event]:
     ]
 
 
-def ours(folder: Path, data: Any, training: TrainingConfig, pad: int, shared: bool) -> Run:
+def ours(folder: Path, data: Any, training: TrainingConfig, pad: int) -> Run:
     """A training by the library."""
     import torch
 
-    from student import lora
     from student.loading import load_base
+    from student.lora import add_lora
     from student.train_worker import fit
 
     base, _ = load_base(folder, "bfloat16", THREADS)
     torch.manual_seed(SEED)
-    model = lora.add_lora(base, training, "base")
-    count, lora.shared_tokens = lora.shared_tokens, lora.shared_tokens if shared else lambda _: 0
+    model = add_lora(base, training, "base")
     wall, cpu = time.perf_counter(), time.process_time()
     losses = [event["loss"] for event in fit(model, data, training.model_copy(update={"epochs": 1}), pad, SEED)]
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    lora.shared_tokens = count
     return Run(wall, cpu, len(data.rows), losses)
 
 
