@@ -6,8 +6,7 @@ of its target tokens: two counts the row twice, and what is divided by does not 
 
 import json
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,53 +81,18 @@ def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
 def token_losses(model: Any, batch: Batch) -> "Tensor":
     """Cross entropy of each target token of a batch, in nats, in float32.
 
-    What all prompts of the batch begin with goes through the model once, and its keys and values serve every row:
-    attention is causal, so neither losses nor gradients change. Hidden states that predict no target are dropped
-    before the output layer, inside the model's own forward pass: no logits are made for prompts, and models that
-    scale or cap their logits still do.
+    Hidden states of all other positions are dropped before the output layer, inside the model's own
+    forward pass: no logits are made for prompts, and models that scale or cap their logits still do.
     """
-    import torch
     import torch.nn.functional as F
 
-    shared = shared_tokens(batch)
-    read: dict[str, Any] = {"use_cache": False}
-    if shared:
-        read = {"past_key_values": _read_shared(model, batch.input_ids[:1, :shared], len(batch.input_ids))}
-        positions = torch.arange(shared, batch.input_ids.shape[1])
-        read["position_ids"] = positions.expand(len(batch.input_ids), -1)
-    with _only(model, batch.predicts[:, shared:]):
-        logits = model(input_ids=batch.input_ids[:, shared:], attention_mask=batch.attention_mask, **read).logits
-    return F.cross_entropy(logits.float(), batch.labels, reduction="none")
-
-
-def shared_tokens(batch: Batch) -> int:
-    """How many tokens all rows of a batch begin with, before any that predicts a target; 0 for a single row."""
-    if len(batch.input_ids) == 1:
-        return 0
-    same = (batch.input_ids == batch.input_ids[0]).all(0) & ~batch.predicts.any(0)
-    return int(same.cumprod(0).sum())
-
-
-def _read_shared(model: Any, ids: "Tensor", rows: int) -> Any:
-    """Keys and values of the tokens that `rows` rows begin with, one row's made and repeated."""
-    import torch
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.config)
-    with _only(model, torch.zeros_like(ids, dtype=torch.bool)):
-        model(input_ids=ids, past_key_values=cache)
-    cache.batch_repeat_interleave(rows)
-    return cache
-
-
-@contextmanager
-def _only(model: Any, predicts: "Tensor") -> Iterator[None]:
-    """Within it the output layer sees the hidden states of these positions alone."""
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][predicts],))
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][batch.predicts],))
     try:
-        yield
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
     finally:
         hook.remove()
+    return F.cross_entropy(logits.float(), batch.labels, reduction="none")
 
 
 def weighted_loss(losses: "Tensor", batch: Batch) -> "Tensor":

@@ -15,18 +15,10 @@ from tiny_model import make_model, make_tiny_model, make_tokenizer
 from curriculum.config import StudentConfig, TrainingConfig
 from curriculum.errors import TrainingError
 from student.base_model import file_sha256
-from student.chat_format import EncodedRow, collate, encode_row, prompt_messages
+from student.chat_format import collate, encode_row, prompt_messages
 from student.interface import TrainingSettings
 from student.local import LocalStudent
-from student.lora import (
-    add_lora,
-    draw_batches,
-    learning_rate_factor,
-    save_adapter,
-    shared_tokens,
-    token_losses,
-    weighted_loss,
-)
+from student.lora import add_lora, draw_batches, learning_rate_factor, save_adapter, token_losses, weighted_loss
 from student.train_worker import TrainingData, encode_rows, fit, stop_if_diverged, train
 
 TRAINING = TrainingConfig(rank=4, alpha=8, learning_rate=1e-2, epochs=3, batch_tokens=128)
@@ -75,7 +67,7 @@ def test_no_logits_are_made_for_prompts(tokenizer, rows):
     made = []
     model.lm_head.register_forward_hook(lambda _, inputs, output: made.append(len(output)))
     token_losses(model, collate(rows, [1.0] * len(rows), pad=2))
-    assert sum(made) == sum(row.target_length for row in rows)
+    assert made == [sum(row.target_length for row in rows)]
 
 
 def close(one, other):
@@ -119,41 +111,6 @@ def test_the_batch_is_divided_by_its_target_tokens_whatever_the_weights(lora_mod
         divided = lora_gradient(lora_model, rows, weights, normalised=True)
         close(divided, plain / tokens)
         assert (divided - plain).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
-def test_what_all_rows_begin_with_is_read_once_and_gradients_stay_the_same(family, tokenizer):
-    rows = [
-        encode_row(tokenizer, prompt_messages("Be brief.", (), q), t) for q, t in zip(QUESTIONS, TARGETS, strict=True)
-    ]
-    torch.manual_seed(0)
-    model = add_lora(make_model(family, len(tokenizer)), TRAINING, "tiny").double()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    together = collate(rows, [1.0] * 4, pad=2)
-    assert shared_tokens(together) > 1
-    token_losses(model, together).sum().backward()
-    shared = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    for row in rows:
-        token_losses(model, collate([row], [1.0], pad=2)).sum().backward()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(shared[name], parameter.grad, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("rows", "shared"),
-    [
-        ([EncodedRow((1, 2, 3, 4), 3)], 0),
-        ([EncodedRow((1, 2, 3, 4), 3), EncodedRow((1, 2, 3, 5, 6), 4)], 2),
-        ([EncodedRow((1, 2, 3, 4), 3), EncodedRow((1, 9, 3, 4), 3)], 1),
-        ([EncodedRow((1, 2), 1), EncodedRow((1, 2, 3), 2)], 0),
-    ],
-)
-def test_shared_tokens_end_before_the_first_that_predicts(rows, shared):
-    assert shared_tokens(collate(rows, [1.0] * len(rows), pad=1)) == shared
 
 
 def test_training_moves_every_lora_weight_and_no_base_weight(tokenizer, rows):
