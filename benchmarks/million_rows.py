@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left
 from pathlib import Path
 from statistics import median
 
@@ -82,7 +83,7 @@ def one_round(rows: int) -> None:
     plan = make_plan(1, config, profile, catalogue, index.sizes(), [], {}, 0)
     draws = draw_pool(plan, index, {}, config.plan.max_repeats).draws
     examples = {draw.example_id: EXAMPLE.model_copy(update={"id": draw.example_id}) for draw in draws}
-    labels = {row[0]: label(*row) for row in pool if row[0] in examples}
+    labels = {id_: label(*pool[bisect_left(pool, (id_,))]) for id_ in examples}  # type: ignore[arg-type]
     made = training_rows(plan, draws, examples, [], [], labels, lambda e: e.gold, config.plan.uniform_floor)
     mixed = time.process_time()
     assert len(made) == ROWS

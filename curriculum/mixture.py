@@ -23,7 +23,6 @@ from curriculum.round_records import RoundPlan, TrainingRow
 
 Key = TypeVar("Key", str, int)
 
-
 Positions = NDArray[np.int64]
 NOBODY: Positions = np.empty(0, np.int64)
 
@@ -133,7 +132,7 @@ def index_pool(rows: Iterable[tuple[str, Sequence[str], int]]) -> Pool:
     codes: defaultdict[str, int] = defaultdict(count().__next__)
     named = np.fromiter(map(codes.__getitem__, chain.from_iterable(skills)), np.int32)
     owners = np.repeat(np.arange(len(columns)), np.fromiter(map(len, skills), np.int32, len(columns)))
-    by_skill = np.argsort(named, kind="stable")
+    by_skill = np.argsort(named.astype(np.min_scalar_type(len(codes))), kind="stable")  # a radix sort up to 16 bits
     ends = np.cumsum(np.bincount(named, minlength=len(codes)))
     groups = np.split(owners[by_skill], ends[:-1])
     difficulties = np.fromiter((row[2] for row in columns), np.int32, len(columns))
