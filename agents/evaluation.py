@@ -14,9 +14,12 @@ from curriculum.extraction import taught_text
 from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.grading import Grader
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer
-from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_records
+from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_record, write_records
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
+
+SERVING = "serving.json"
+"""Beside the answers, where a server gave them: which weights, and how that was checked."""
 
 
 class Evaluation(NamedTuple):
@@ -108,8 +111,14 @@ def _answer(
     answers = open_journal(journal, StudentAnswer)
     finished = {a.id for a in answers}
     log = folder / "engine.log"
+    last = None
     loop.progress(what, Progress(len(answers), len(prompts), ""))
     for answer in loop.student.answer(prompts, adapter, sampling, finished, log):
+        serving = loop.student.serving()
+        if serving is not None and serving != last:
+            # Before the first answer is kept: whatever answered is on record, also when this is cut off.
+            write_record(folder / SERVING, serving)
+            last = serving
         append_journal(journal, answer)
         answers.append(answer)
         loop.progress(what, Progress(len(answers), len(prompts), ""))

@@ -1,6 +1,6 @@
 """Starting and resuming a run: the run directory's first files, the config's identity, the parts of the loop.
 
-The only place that chooses a real or a fake student.
+The only place that chooses a student: transformers, vLLM or a fake.
 """
 
 import platform
@@ -32,6 +32,7 @@ from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
 from student.interface import Student
 from student.local import LocalStudent
+from student.vllm_student import VllmStudent, has_gpu, has_vllm
 
 MOST_GATE_ITEMS = 10_000
 MOST_NAME_CHARACTERS = 60
@@ -86,7 +87,7 @@ def new_folder(config: Config, name: str | None, stem: str) -> Iterator[tuple[Pa
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]:
+def open_run(path: Path, overrides: Sequence[str] = ()) -> RunDir:
     """Opens an existing run, with overrides of operational keys.
 
     Raises:
@@ -105,7 +106,7 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]
             + "\n".join(changed)
             + f"\nPut them back, start a new run, or try them on a copy: tutelage fork {path} --round K"
         )
-    return RunDir(path), config
+    return RunDir(path)
 
 
 def extended(run: RunDir, config: Config, rounds: int) -> Config:
@@ -124,6 +125,14 @@ def extended(run: RunDir, config: Config, rounds: int) -> Config:
                 f"tutelage fork {run.path} --round {last.round - 1} --set KEY=VALUE"
             )
     return config.model_copy(update={"rounds": config.rounds + rounds})
+
+
+def chosen_engine(config: Config) -> Config:
+    """The config with the engine that `auto` stands for on this machine: a run keeps the one it began with."""
+    if config.student.engine != "auto":
+        return config
+    engine = "vllm" if config.student.vllm.urls or (has_vllm() and has_gpu()) else "transformers"
+    return config.model_copy(update={"student": config.student.model_copy(update={"engine": engine})})
 
 
 def check_gate(config: Config) -> None:
@@ -170,6 +179,10 @@ def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterato
         student: Student
         if config.student.engine == "fake":
             student = FakeStudent(lambda: {**loop.examples, **{e.id: e for e in loop.held_out()}})
+        elif chosen_engine(config).student.engine == "vllm":
+            student = stack.enter_context(
+                closing(VllmStudent(config.student, config.training, prompt.text, progress.say))
+            )
         else:
             student = stack.enter_context(closing(LocalStudent(config.student, config.training, prompt.text)))
         grader = stack.enter_context(_grader(config.data))

@@ -64,6 +64,10 @@ class FakeStudent:
             if answer.id not in finished:
                 yield answer
 
+    def serving(self) -> None:
+        """Nothing: there is no server."""
+        return None
+
     def train(
         self,
         rows: Sequence[TrainingRow],

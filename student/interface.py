@@ -1,7 +1,7 @@
 """What the loop asks of a student: answer questions, and train one adapter.
 
-Two implementations: `student.local.LocalStudent` (a real model, in subprocesses) and
-`student.fakes.FakeStudent` (a table that learns, for tests of the loop).
+Three implementations: `student.local.LocalStudent` (a real model, in subprocesses), `student.vllm_student.VllmStudent`
+(the same, but a vLLM server answers) and `student.fakes.FakeStudent` (a table that learns, for tests of the loop).
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from curriculum.records import Arm, Message, Sampling, StudentAnswer
-from curriculum.round_records import TrainingRow
+from curriculum.round_records import Serving, TrainingRow
 
 
 class Prompt(NamedTuple):
@@ -112,6 +112,10 @@ class Student(Protocol):
         Raises:
             OutOfMemory: memory ran out, or the system killed the student; the message says what to change.
         """
+        ...
+
+    def serving(self) -> Serving | None:
+        """Which weights the last answers came from, where a server gave them."""
         ...
 
     def train(

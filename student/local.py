@@ -71,15 +71,12 @@ class LocalStudent:
             StudentError: the worker died.
             OutOfMemory: with what to lower.
         """
-        blanks = {blank.id: (blank, prompt) for prompt in prompts for blank in [_blank(prompt, adapter, sampling)]}
+        blanks = blank_answers(prompts, adapter, sampling)
         if blanks.keys() <= finished:
             return
         job = self._job("answer") | {
             "adapter": str(adapter.folder) if adapter.folder else None,
-            "prompts": [
-                {"id": id_, "messages": [m.model_dump() for m in prompt.messages]}
-                for id_, (_, prompt) in blanks.items()
-            ],
+            "prompts": prompt_events(blanks),
             "sampling": sampling.model_dump(),
             "batch_size": self._config.batch_size,
             "finished": sorted(finished),
@@ -94,6 +91,10 @@ class LocalStudent:
                 f"memory ran out while answering: {error}\n{self._advice('student', keys)}. They are the run's "
                 "identity: start a new run with --set KEY=VALUE. If other programs took the memory: tutelage resume RUN"
             ) from None
+
+    def serving(self) -> None:
+        """Nothing: the adapter's own files are read for each job, no server stands between."""
+        return None
 
     def train(
         self,
@@ -152,8 +153,12 @@ class LocalStudent:
         wide = "" if self._config.dtype == "bfloat16" else ", take student.dtype bfloat16"
         return f"Lower {lower}{wide}, or give a smaller student.base"
 
+    def base_job(self) -> Event:
+        """What every job of a worker is told: base, number format and threads."""
+        return {"base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}
+
     def _job(self, do: str) -> Event:
-        return {"do": do, "base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}
+        return self.base_job() | {"do": do}
 
     def _row(self, row: TrainingRow) -> Event:
         messages = prompt_messages(self._system_prompt, row.history, row.question)
@@ -163,6 +168,20 @@ class LocalStudent:
             "targets": row.targets,
             "weight": row.weight,
         }
+
+
+Blanks = Mapping[str, tuple[StudentAnswer, Prompt]]
+"""What is to be answered, by the id of the answer."""
+
+
+def blank_answers(prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling) -> Blanks:
+    """The answers to be given, without their texts."""
+    return {blank.id: (blank, prompt) for prompt in prompts for blank in [_blank(prompt, adapter, sampling)]}
+
+
+def prompt_events(blanks: Blanks) -> list[Event]:
+    """The prompts as a worker takes them."""
+    return [{"id": id_, "messages": [m.model_dump() for m in prompt.messages]} for id_, (_, prompt) in blanks.items()]
 
 
 def _blank(prompt: Prompt, adapter: AdapterFiles, sampling: Sampling) -> StudentAnswer:

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 HEAVY = {"torch", "transformers", "vllm", "openai", "langgraph", "peft"}
 FORBIDDEN = {
     "curriculum": HEAVY | {"agents", "student"},
-    "student": {"agents", "langgraph", "openai"},
+    "student": {"agents", "langgraph"},
     "agents": {"torch", "transformers", "peft", "vllm"},
 }
 MOST_LINES = 330

@@ -1,0 +1,215 @@
+"""What the student's worker does when a server answers: encode, merge, check which weights are served, ask.
+
+Takes jobs and sends events, as `engine_worker` does; the server is there already. An answer is sent as it ends, in
+whatever order they end.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from openai import APIConnectionError, APIStatusError, AuthenticationError, InternalServerError, OpenAIError
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from curriculum.errors import StudentError, UserError
+from curriculum.records import Message, Sampling
+from student.base_model import file_sha256
+from student.canary import CANDIDATES, choose_prompts, judge
+from student.chat_format import encode_prompt, stop_ids
+from student.loading import load_base, native_dtype
+from student.served_client import Client, Completion
+from student.subprocess_job import Event
+from student.vllm_server import is_healthy
+
+MOST_FAILED_SHARE = 0.1
+FEWEST_FAILED = 5
+"""So many requests may fail whatever their share."""
+
+
+def describe(job: Event) -> Iterator[Event]:
+    """What a server for `base` has to be told: `dtype`, `max_length` in tokens, `gpu`; and what one calls its model."""
+    config = AutoConfig.from_pretrained(job["base"], trust_remote_code=False, local_files_only=True)
+    gpu = torch.cuda.is_available()
+    dtype = job["dtype"] if gpu else str(native_dtype(job["dtype"])).removeprefix("torch.")
+    model = _client(job).base_model() if job["urls"] else None
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None) or job["max_length"]
+    yield {"dtype": dtype, "max_length": min(limit, job["max_length"]), "gpu": gpu, "model": model}
+
+
+def merge(job: Event) -> Iterator[Event]:
+    """Writes `base` with `adapter` merged into it into `folder`, in `dtype`; sends the hashes of its weights.
+
+    It is merged in float32, for bf16 would round most of a small adapter away.
+    """
+    from peft import PeftModel
+
+    base, folder = Path(job["base"]), Path(job["folder"])
+    model, _ = load_base(base, "float32", job["threads"])
+    peft_model: Any = PeftModel.from_pretrained(model, job["adapter"], local_files_only=True)
+    merged = peft_model.merge_and_unload(safe_merge=True).to(getattr(torch, job["dtype"]))
+    merged.save_pretrained(folder, safe_serialization=True)
+    for file in base.iterdir():
+        if file.is_file() and ".safetensors" not in file.name and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
+    yield {"files": {f.name: file_sha256(f) for f in sorted(folder.glob("*.safetensors"))}}
+
+
+def load_adapter(job: Event) -> Iterator[Event]:
+    """Has the servers load the adapter in `folder` under the name `model`."""
+    _client(job).load_adapter(job["model"], job["folder"])
+    yield {"loaded": job["model"]}
+
+
+def check_served(job: Event) -> Iterator[Event]:
+    """Compares text and weights of the server with ours, on real prompts.
+
+    Args:
+        job: `base`, `dtype`, `threads`, `urls`, `key`, `model`, `prompts`, `adapter` (none: text only), `others`
+            (folders by name), `served_dtype`.
+
+    Raises:
+        StudentError: server and trainer make different tokens of the same messages.
+    """
+    tokenizer = _tokenizer(job)
+    client = _client(job)
+    messages = [[Message.model_validate(m) for m in prompt["messages"]] for prompt in job["prompts"][:CANDIDATES]]
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    prompts = [encode_prompt(tokenizer, turns) for turns in messages]
+    # Texts of control tokens are ordinary text to us and control tokens to a server: we send token ids.
+    plain = [at for at, turns in enumerate(messages) if not any(s in m.content for m in turns for s in special)]
+    for at in plain:
+        theirs = client.tokenize(messages[at])
+        if theirs != prompts[at]:
+            raise StudentError(
+                f"{job['model']}: expected the server to make the same tokens of a prompt as the trainer, got "
+                f"{theirs[:40]} instead of {prompts[at][:40]}: it serves another tokenizer or chat template. Serve the "
+                "folder of student.base, with its own template"
+            )
+    event: Event = {"same_text": len(plain), "canary": None}
+    if job["adapter"]:
+        event["canary"] = _canary(job, client, prompts)
+    yield event
+
+
+def _canary(job: Event, client: Client, prompts: list[tuple[int, ...]]) -> Event:
+    from peft import PeftModel
+
+    base, _ = load_base(Path(job["base"]), job["dtype"], job["threads"])
+    model: Any = PeftModel.from_pretrained(base, job["adapter"], local_files_only=True)
+    model.train(False)
+    own = _log_probabilities(model, prompts)
+    with model.disable_adapter():
+        others = {"base": _log_probabilities(model, prompts)}
+    for name, folder in job["others"].items():
+        model.load_adapter(folder, adapter_name=name.replace(".", "_"), local_files_only=True)
+        model.set_adapter(name.replace(".", "_"))
+        others[name] = _log_probabilities(model, prompts)
+    chosen = choose_prompts(own, list(others.values()))
+    served = [client.prompt_log_probabilities(prompts[at]) for at in chosen]
+    picked = {name: [vectors[at] for at in chosen] for name, vectors in others.items()}
+    return judge([own[at] for at in chosen], served, picked, job["served_dtype"]).model_dump()
+
+
+@torch.inference_mode()
+def _log_probabilities(model: Any, prompts: list[tuple[int, ...]]) -> list[list[float]]:
+    vectors = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        vectors.append(logits.gather(-1, ids[0, 1:, None])[:, 0].tolist())
+    return vectors
+
+
+def ask(job: Event) -> Iterator[Event]:
+    """Asks the server for every answer whose id is not in `finished`.
+
+    Args:
+        job: `base`, `urls`, `key`, `model`, `prompts`, `sampling`, `finished`, `concurrency`.
+
+    Raises:
+        StudentError: the server is gone, or too many requests failed. What failed with a server that is gone is not
+            sent: it is missing, not wrong.
+    """
+    tokenizer = _tokenizer(job)
+    stops = _stops(job, tokenizer)
+    sampling = Sampling.model_validate(job["sampling"])
+    client = _client(job)
+    finished = set(job["finished"])
+    missing = [prompt for prompt in job["prompts"] if prompt["id"] not in finished]
+    failed = 0
+    running: dict[Future[list[Completion]], tuple[str, int]] = {}
+
+    def submit(prompt: Event) -> None:
+        ids = encode_prompt(tokenizer, [Message.model_validate(m) for m in prompt["messages"]])
+        # A seed for each answer, so that draws do not depend on the order of the answers.
+        seed = int(prompt["id"], 16) + sampling.seed
+        future = pool.submit(client.complete, ids, sampling, stops, seed=seed)
+        running[future] = prompt["id"], len(ids)
+
+    pool = ThreadPoolExecutor(max_workers=job["concurrency"])
+    try:
+        waiting = iter(missing)
+        while True:
+            for prompt in islice(waiting, job["concurrency"] - len(running)):
+                submit(prompt)
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                id_, length = running.pop(future)
+                event = {"id": id_, "prompt_tokens": length} | _event(future, job, stops, tokenizer)
+                failed += event["finish_reason"] == "error"
+                if failed > max(FEWEST_FAILED, MOST_FAILED_SHARE * len(job["prompts"])):
+                    raise StudentError(f"{failed} of {len(missing)} requests failed, the last: {event['error']}")
+                yield event
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _event(future: "Future[list[Completion]]", job: Event, stops: list[int], tokenizer: Any) -> Event:
+    try:
+        (completion,) = future.result()
+    except AuthenticationError:
+        raise UserError(
+            f"{job['urls']}: expected a key the server knows in VLLM_API_KEY, got another or none"
+        ) from None
+    except OpenAIError as error:
+        if isinstance(error, APIConnectionError | InternalServerError):
+            gone = [url for url in job["urls"] if not is_healthy(url)]
+            if gone:
+                raise StudentError(f"the vLLM server at {gone[0]} stopped answering ({_reason(error)})") from None
+        logging.exception("a request failed")
+        return {"text": "", "finish_reason": "error", "completion_tokens": 0, "error": _reason(error)}
+    tokens = list(completion.tokens)
+    text = tokens[:-1] if completion.stopped and tokens and tokens[-1] in stops else tokens
+    return {
+        "text": tokenizer.decode(text, skip_special_tokens=True),
+        "finish_reason": "stop" if completion.stopped else "length",
+        "completion_tokens": len(tokens),
+        "error": None,
+    }
+
+
+def _reason(error: OpenAIError) -> str:
+    status = f" {error.status_code}" if isinstance(error, APIStatusError) else ""
+    return f"{type(error).__name__}{status}: {' '.join(str(error).split())[:500]}"
+
+
+def _tokenizer(job: Event) -> Any:
+    return AutoTokenizer.from_pretrained(job["base"], trust_remote_code=False, local_files_only=True)
+
+
+def _stops(job: Event, tokenizer: Any) -> list[int]:
+    try:
+        own = GenerationConfig.from_pretrained(job["base"], local_files_only=True).eos_token_id
+    except OSError:  # the model has none
+        own = AutoConfig.from_pretrained(job["base"], trust_remote_code=False, local_files_only=True).eos_token_id
+    return stop_ids(tokenizer, own)
+
+
+def _client(job: Event) -> Client:
+    return Client(job["urls"], job["key"], job["model"])

