@@ -87,7 +87,7 @@ def new_folder(config: Config, name: str | None, stem: str) -> Iterator[tuple[Pa
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def open_run(path: Path, overrides: Sequence[str] = ()) -> RunDir:
+def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]:
     """Opens an existing run, with overrides of operational keys.
 
     Raises:
@@ -106,7 +106,7 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> RunDir:
             + "\n".join(changed)
             + f"\nPut them back, start a new run, or try them on a copy: tutelage fork {path} --round K"
         )
-    return RunDir(path)
+    return RunDir(path), config
 
 
 def extended(run: RunDir, config: Config, rounds: int) -> Config:

