@@ -33,7 +33,7 @@ def guard(parent: int, command: list[str]) -> NoReturn:
     status = server.poll()
     if status is not None and not stop_by:
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        sys.stderr.write(f"the server ended by itself: {how}\n")
+        sys.stderr.write(f"\nthe server ended by itself: {how}\n")
         sys.stderr.flush()
     os.killpg(0, signal.SIGKILL)
     raise AssertionError("unreachable: SIGKILL reaches this process, too")

@@ -5,6 +5,7 @@ process (`student.vllm_guard`) ends it when this process is gone. What goes wron
 """
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -44,6 +45,10 @@ FAULTS = (
 """Signs in a server's log, the telling ones first, and what to do."""
 
 
+NOISE = re.compile(r"nanobind|^ - (leaked|\.\.\.)|Route: |\bINFO\b")
+"""Lines of a log that say nothing of what went wrong."""
+
+
 class Model(NamedTuple):
     """What a server is started with."""
 
@@ -78,8 +83,13 @@ class Server:
             file.seek(self._start)
             text = file.read().decode(errors="replace")
         hint = next((f": {hint}" for signs, hint in FAULTS if any(sign in text for sign in signs)), "")
-        end = text.replace(self.key, "…")[-LOG_END_CHARACTERS:].strip()
-        return StudentError(f"{what}{hint}. The end of {self._log}:\n{end or '(empty)'}")
+        text = text.replace(self.key, "…")
+        raised = re.findall(r"(?<![\w.])[\w.]*(?:Error|Exception): .+", text)
+        # The first is the cause; later ones say that its process is gone.
+        cause = f"; the first error: {raised[0][:500]}" if raised else ""
+        lines = [line for line in text.splitlines() if not NOISE.search(line)]
+        end = "\n".join(lines)[-LOG_END_CHARACTERS:].strip()
+        return StudentError(f"{what}{hint}{cause}. The end of {self._log}:\n{end or '(empty)'}")
 
     def port_taken(self) -> bool:
         """Whether it ended because another process had its port."""

@@ -13,12 +13,15 @@ TEMPLATE = (
 CORPUS = ["Solve the problem. What is 12 plus 7? Answer: 19", "system user assistant yes no true false red green blue"]
 
 
-def make_tiny_model(folder: Path, family: Family = "llama", template: str = TEMPLATE) -> Path:
-    """Writes config, random weights, tokenizer and chat template; ends turns and pads with one token."""
+def make_tiny_model(folder: Path, family: Family = "llama", template: str = TEMPLATE, head_size: int = 8) -> Path:
+    """Writes config, random weights, tokenizer and chat template; ends turns and pads with one token.
+
+    vLLM on a CPU takes heads of 32 and more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(template)
     tokenizer.save_pretrained(folder)
-    make_model(family, len(tokenizer)).save_pretrained(folder)
+    make_model(family, len(tokenizer), head_size).save_pretrained(folder)
     return folder
 
 
@@ -46,13 +49,13 @@ def make_tokenizer(template: str = TEMPLATE) -> Any:
     )
 
 
-def make_model(family: Family, vocabulary: int) -> Any:
+def make_model(family: Family, vocabulary: int, head_size: int = 8) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen2Config
 
     sizes: dict[str, Any] = {
         "vocab_size": vocabulary,
-        "hidden_size": 32,
+        "hidden_size": 4 * head_size,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -66,7 +69,9 @@ def make_model(family: Family, vocabulary: int) -> Any:
     configs = {
         "llama": lambda: LlamaConfig(**sizes, tie_word_embeddings=False),
         "qwen2": lambda: Qwen2Config(**sizes, tie_word_embeddings=True),
-        "gemma2": lambda: Gemma2Config(**sizes, head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=2.0),
+        "gemma2": lambda: Gemma2Config(
+            **sizes, head_dim=head_size, query_pre_attn_scalar=8, final_logit_softcapping=2.0
+        ),
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
