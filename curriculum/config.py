@@ -9,116 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from reprlib import Repr
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from curriculum.data_config import ExtraName, ExtraSource, FileData, GeneratorData, Section
 from curriculum.errors import ConfigError
-from curriculum.records import Sampling, content_id
+from curriculum.records import content_id
+from curriculum.student_config import OPERATIONAL, StudentConfig
 
-OPERATIONAL: dict[str, Any] = {"operational": True}
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 MOST_DIGITS = 400
 """Of a number; Python itself prints no whole number of more than 4,300."""
-
-
-class Shot(Section):
-    """An example in the prompt of the few-shot base."""
-
-    question: str = Field(min_length=1, max_length=20_000)
-    answer: str = Field(min_length=1, max_length=20_000, description="word for word, `Answer: …` line included")
-
-
-class VllmConfig(Section):
-    """The vLLM server: started and stopped by the run, or one that is running."""
-
-    urls: tuple[str, ...] = Field(
-        default=(),
-        description="addresses of running servers, such as http://127.0.0.1:8000; empty starts one. "
-        "Their key is read from the environment: VLLM_API_KEY",
-        json_schema_extra=OPERATIONAL,
-    )
-    concurrency: int = Field(
-        default=64, gt=0, le=4096, description="answers asked for at once", json_schema_extra=OPERATIONAL
-    )
-    start_seconds: int = Field(
-        default=900, gt=0, description="wait at most so long for a server", json_schema_extra=OPERATIONAL
-    )
-    adapters: Literal["auto", "merged", "runtime"] = Field(
-        default="auto",
-        description="a merged checkpoint is served anew, or the adapter is loaded into the running server; auto loads "
-        "it where there is a GPU or the server is not ours",
-    )
-    max_length: int = Field(default=4096, gt=0, description="most tokens of prompt and answer; the model's limit holds")
-    kv_cache_gib: float = Field(
-        default=1.0, gt=0, description="memory for keys and values on a CPU", json_schema_extra=OPERATIONAL
-    )
-    gpu_memory: float = Field(
-        default=0.9, gt=0, le=1, description="share of a GPU's memory that the server may take",
-        json_schema_extra=OPERATIONAL,
-    )  # fmt: skip
-    tensor_parallel: int = Field(default=1, gt=0, description="GPUs a model is spread over")
-    data_parallel: int = Field(default=1, gt=0, description="copies of the model, each on GPUs of its own")
-
-    @field_validator("urls")
-    @classmethod
-    def _safe_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            parts = urlsplit(url)
-            local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-            if parts.scheme != "https" and not (parts.scheme == "http" and local):
-                raise ValueError("expected https, or http on this machine (127.0.0.1)")
-            if "@" in parts.netloc or parts.query or parts.path.strip("/"):
-                raise ValueError("expected scheme, host and port alone: no name, password, path or query")
-        return urls
-
-
-class StudentConfig(Section):
-    """The model that is taught, and how it is asked."""
-
-    base: str = Field(default="smollm2-135m", description="`smollm2-135m`, a Hub name, or a local folder")
-    revision: str | None = Field(default=None, description="Hub revision; null takes the newest")
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    engine: Literal["auto", "vllm", "transformers", "fake"] = Field(
-        default="auto",
-        description="who answers: auto is vllm where there is a GPU and vllm is installed, else transformers; a new "
-        "run writes down which. `fake` answers from a table and trains nothing: for tests of the loop",
-    )
-    vllm: VllmConfig = VllmConfig()
-    prompt: str = Field(
-        default="student_answer",
-        description="prompt file in prompts/: student_answer, or student_solve for worked solutions",
-    )
-    system_prompt: str | None = Field(
-        default=None, max_length=20_000, description="text of the system prompt instead of `prompt`; empty for none"
-    )
-    system_prompt_file: Path | None = Field(
-        default=None, description="UTF-8 file with that text instead, relative to the current directory"
-    )
-    max_new_tokens: int = Field(default=64, gt=0, description="tokens; enough to finish an answer")
-    temperature: float = Field(default=0.0, ge=0, description="0 is greedy: no chance in answers")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability that tokens are drawn from")
-    sampling_seed: int | None = Field(default=None, ge=0, lt=2**32, description="null takes `seed`")
-    few_shot: int = Field(default=4, ge=0, description="pool examples shown to the few-shot base at the end")
-    few_shot_examples: tuple[Shot, ...] | None = Field(
-        default=None, min_length=1, max_length=64, description="shown to the few-shot base instead, in this order"
-    )
-    batch_size: int = Field(default=32, gt=0, description="answers decoded together")
-    threads: int = Field(default=2, gt=0, description="CPU threads; part of the identity, it changes roundings")
-
-    @model_validator(mode="after")
-    def _one_system_prompt(self) -> "StudentConfig":
-        if self.system_prompt is not None and self.system_prompt_file is not None:
-            raise ValueError("student.system_prompt and student.system_prompt_file exclude each other: give one")
-        return self
-
-    def sampling(self, run_seed: int) -> Sampling:
-        """How answers are decoded in a run with this seed."""
-        seed = run_seed if self.sampling_seed is None else self.sampling_seed
-        return Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, seed=seed)
 
 
 class TeacherConfig(Section):

@@ -11,9 +11,9 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from curriculum.config import StudentConfig
 from curriculum.errors import ConfigError
 from curriculum.records import Part, content_id
+from curriculum.student_config import StudentConfig
 
 
 class Prompt(Part):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
-from curriculum.config import StudentConfig, TrainingConfig
+from curriculum.config import TrainingConfig
 from curriculum.errors import OutOfMemory, TrainingError
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
+from curriculum.student_config import StudentConfig
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings

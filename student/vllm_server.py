@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from curriculum.config import VllmConfig
 from curriculum.errors import StudentError
+from curriculum.student_config import VllmConfig
 from student.subprocess_job import worker_environment
 from student.vllm_guard import DRAIN_SECONDS
 

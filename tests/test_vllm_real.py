@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from test_vllm_server import group, until_gone
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 
-from curriculum.config import StudentConfig, TrainingConfig, VllmConfig
+from curriculum.config import TrainingConfig
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
+from curriculum.student_config import StudentConfig, VllmConfig
 from student import served_worker
 from student.interface import AdapterFiles, Prompt
 from student.local import LocalStudent

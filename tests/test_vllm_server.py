@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.config import StudentConfig, TrainingConfig, VllmConfig, load_config
+from curriculum.config import TrainingConfig, load_config
 from curriculum.errors import ConfigError, StudentError, UserError
+from curriculum.student_config import StudentConfig, VllmConfig
 from student import vllm_main, vllm_student
 from student.subprocess_job import worker_environment
 from student.vllm_server import Model, is_healthy, options, start_server
@@ -95,7 +96,7 @@ def test_a_killed_guard_leaves_nothing_after_stop(start):
 PARENT = """
 import sys, signal
 from pathlib import Path
-from curriculum.config import VllmConfig
+from curriculum.student_config import VllmConfig
 from student.vllm_server import Model, start_server
 server = start_server(Model(Path("/m"), "base", "float32", 9, False, None), VllmConfig(), 1, Path(sys.argv[1]),
                       print, (sys.executable, sys.argv[2], "parent", "serve"))
