@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import evaluate_extra, evaluate_split
+from agents.evaluation import SERVING, evaluate_extra, evaluate_split
 from agents.history import gate_decision
 from agents.loop import Loop, State, stage_inputs
 from agents.tracking import track
@@ -23,7 +23,7 @@ from curriculum.report_build import ArmGrades, RoundRecords, final_report, round
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import decision_words
-from curriculum.round_records import Adapter, DroppedRow, MissingSkillProfile, TrainingRow
+from curriculum.round_records import Adapter, DroppedRow, MissingSkillProfile, Serving, TrainingRow
 from curriculum.rundir import (
     DONE,
     RunDir,
@@ -186,7 +186,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         config_hash=config.identity_hash,
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],
-        notes=(*_notes(config), *_lineage(facts)),
+        notes=(*_notes(config), *_served(run), *_lineage(facts)),
         final=final,
         rounds=tuple(rounds),
     )
@@ -209,6 +209,26 @@ def _notes(config: Config) -> tuple[str, ...]:
     if not isinstance(config.data, GeneratorData) and config.data.format == "svamp":
         notes.append("Worked solutions are templated from the data set's equations; no person or model wrote them.")
     return tuple(notes)
+
+
+def _served(run: RunDir) -> list[str]:
+    """Which weights a server answered with, a sentence for each adapter, and how that was made sure."""
+    sentences = {}
+    for path in sorted(run.stage_path("answers").glob(f"*/*/{SERVING}")):
+        made = read_record(path, Serving)
+        files = ", ".join(
+            f"{name} {sha256[:12]}" for name, sha256 in made.files.items() if name.endswith(".safetensors")
+        )
+        canary = ""
+        if made.canary is not None:
+            apart = ", ".join(f"{value:.2g} from {name}" for name, value in made.canary.others.items())
+            canary = (
+                f" Its log-probabilities are {made.canary.served:.1g} nats a token from the trainer's own, which are "
+                f"{apart}."
+            )
+        what = f"{made.how} weights{f' {files}' if files else ''}"
+        sentences[made.adapter] = f"{made.adapter} was answered for by {made.engine} in {made.dtype}: {what}.{canary}"
+    return list(sentences.values())
 
 
 def _lineage(facts: Mapping[str, Any]) -> list[str]:

@@ -1,11 +1,20 @@
 """Whether the served weights are told from the base, an old adapter, another base, and themselves; recorded numbers."""
 
 import pytest
+from command import write_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.graph import run_plain
+from agents.progress import ProgressPrinter
+from agents.reporting import write_pages
+from agents.session import create_run, open_loop
+from curriculum.config import load_config
 from curriculum.errors import StudentError
+from curriculum.round_records import Serving
+from curriculum.rundir import read_record
 from student.canary import choose_prompts, distance, judge, require_same
+from student.fakes import FakeStudent
 
 OWN = [[-1.0, -2.0], [-0.5, -0.25]]
 BASE = [[-3.0, -2.5], [-0.5, -0.75]]
@@ -67,3 +76,23 @@ def test_what_stops_a_round_says_what_was_found_and_what_to_do():
         require_same(judge(OWN, BASE, {"base": BASE}, "float32"), "a", "float32")
     with pytest.raises(StudentError, match=r"undecidable.*Train more"):
         require_same(judge(OWN, OWN, {"base": noisy(OWN, 1e-6)}, "float32"), "a", "float32")
+
+
+def test_the_report_says_which_weights_answered(tmp_path, monkeypatch):
+    canary = judge(OWN, noisy(OWN), {"base": BASE}, "float32")
+    serving = Serving(
+        engine="vllm 0.32.0", adapter="base", how="merged", model="base", dtype="float32",
+        files={"model.safetensors": "ab" * 32}, same_text=7, canary=canary,
+    )  # fmt: skip
+    monkeypatch.setattr(FakeStudent, "serving", lambda self: serving)
+    path = write_config(tmp_path)
+    config = load_config(path, ["rounds=1"])
+    run = create_run(config, path, "run")
+    with open_loop(run, config, ProgressPrinter()) as loop:
+        run_plain(loop)
+    assert read_record(run.stage_path("answers") / "base" / "gate" / "serving.json", Serving) == serving
+    (note,) = [n for n in write_pages(run, config).notes if "answered for" in n]
+    assert note == (
+        "base was answered for by vllm 0.32.0 in float32: merged weights model.safetensors abababababab. Its "
+        "log-probabilities are 3e-06 nats a token from the trainer's own, which are 0.75 from base."
+    )
