@@ -84,7 +84,7 @@ def one_round(rows: int) -> None:
     draws = draw_pool(plan, index, {}, config.plan.max_repeats).draws
     examples = {draw.example_id: EXAMPLE.model_copy(update={"id": draw.example_id}) for draw in draws}
     labels = {id_: label(*pool[bisect_left(pool, (id_,))]) for id_ in examples}  # type: ignore[arg-type]
-    made = training_rows(plan, draws, examples, [], [], labels, lambda e: e.gold, config.plan.uniform_floor)
+    made = training_rows(plan, draws, examples, [], [], labels, lambda e: (e.gold,), config.plan.uniform_floor)
     mixed = time.process_time()
     assert len(made) == ROWS
     print(profiled - since, mixed - profiled, before, peak_mb())

@@ -66,7 +66,7 @@ def main() -> None:
     rows = quickstart_rows(config, arguments.rows)
     model, tokenizer = load_base(folder, "bfloat16", THREADS)
     data = encode_rows(tokenizer, rows, config.training.max_length)
-    lengths = [len(row.input_ids) for row in data.rows]
+    lengths = [len(row.input_ids) for (row,) in data.rows]
     batch_rows = round(config.training.batch_tokens * len(lengths) / sum(lengths))
     # TRL's trainer cannot be interrupted and resumed cheaply, so whole trainings take turns.
     arms: dict[str, Callable[[], Run]] = {
@@ -108,7 +108,7 @@ def quickstart_rows(config: Any, count: int) -> list[Event]:
         {
             "id": e.id,
             "messages": [m.model_dump() for m in prompt_messages(system, (), e.question)],
-            "target": format_target(e.gold, None),
+            "targets": [format_target(e.gold, None)],
             "weight": 1.0,
         }
         for e in examples
@@ -142,7 +142,7 @@ def trl(
 
     from student.loading import load_base
 
-    answers = [[{"role": "assistant", "content": row["target"]}] for row in rows]
+    answers = [[{"role": "assistant", "content": row["targets"][0]}] for row in rows]
     if best:
         columns = {"prompt": [row["messages"] for row in rows], "completion": answers}
         flags = {
@@ -214,9 +214,9 @@ def operations(model: Any, data: Any, training: TrainingConfig) -> float:
     layers = [m for m in model.modules() if isinstance(m, Linear) and m is not head]
     frozen = sum(m.weight.numel() for m in layers)
     adapters = sum(training.rank * (m.in_features + m.out_features) for m in layers)
-    tokens = sum(len(row.input_ids) for row in data.rows)
-    targets = sum(row.target_length for row in data.rows)
-    pairs = sum(len(row.input_ids) ** 2 for row in data.rows)
+    tokens = sum(len(row.input_ids) for (row,) in data.rows)
+    targets = sum(row.target_length for (row,) in data.rows)
+    pairs = sum(len(row.input_ids) ** 2 for (row,) in data.rows)
     attention = 12 * pairs * model.config.hidden_size * model.config.num_hidden_layers
     return tokens * (4 * frozen + 6 * adapters) + 4 * targets * head.weight.numel() + attention
 

@@ -67,7 +67,7 @@ class VllmConfig(Section):
 class StudentConfig(Section):
     """The model that is taught, and how it is asked."""
 
-    base: str = Field(default="smollm2-135m", description="`smollm2-135m`, a Hub name, or a local folder")
+    base: str = Field(default="smollm2-135m", min_length=1, description="`smollm2-135m`, a Hub name, or a local folder")
     revision: str | None = Field(default=None, description="Hub revision; null takes the newest")
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     engine: Literal["auto", "vllm", "transformers", "fake"] = Field(
@@ -86,7 +86,7 @@ class StudentConfig(Section):
     system_prompt_file: Path | None = Field(
         default=None, description="UTF-8 file with that text instead, relative to the current directory"
     )
-    max_new_tokens: int = Field(default=64, gt=0, description="tokens; enough to finish an answer")
+    max_new_tokens: int = Field(default=64, gt=0, le=1_000_000, description="tokens; enough to finish an answer")
     temperature: float = Field(default=0.0, ge=0, description="0 is greedy: no chance in answers")
     top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability that tokens are drawn from")
     sampling_seed: int | None = Field(default=None, ge=0, lt=2**32, description="null takes `seed`")
@@ -94,8 +94,8 @@ class StudentConfig(Section):
     few_shot_examples: tuple[Shot, ...] | None = Field(
         default=None, min_length=1, max_length=64, description="shown to the few-shot base instead, in this order"
     )
-    batch_size: int = Field(default=32, gt=0, description="answers decoded together")
-    threads: int = Field(default=2, gt=0, description="CPU threads; part of the identity, it changes roundings")
+    batch_size: int = Field(default=32, gt=0, le=100_000, description="answers decoded together")
+    threads: int = Field(default=2, gt=0, le=1024, description="CPU threads; part of the identity, it changes roundings")
 
     @model_validator(mode="after")
     def _one_system_prompt(self) -> "StudentConfig":
