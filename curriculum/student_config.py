@@ -95,7 +95,9 @@ class StudentConfig(Section):
         default=None, min_length=1, max_length=64, description="shown to the few-shot base instead, in this order"
     )
     batch_size: int = Field(default=32, gt=0, le=100_000, description="answers decoded together")
-    threads: int = Field(default=2, gt=0, le=1024, description="CPU threads; part of the identity, it changes roundings")
+    threads: int = Field(
+        default=2, gt=0, le=1024, description="of the CPU; part of the identity: they change roundings"
+    )
 
     @model_validator(mode="after")
     def _one_system_prompt(self) -> "StudentConfig":
