@@ -59,6 +59,9 @@ class TrainingConfig(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=1024, gt=0, description="tokens; longer rows are dropped and counted")
+    processes: int = Field(
+        default=1, gt=0, le=64, description="that train together, one a GPU, each with its part of every batch"
+    )
 
 
 class GateConfig(Section):

@@ -114,13 +114,14 @@ class LocalStudent:
         training = self._training.model_copy(
             update={"learning_rate": settings.learning_rate, "epochs": settings.epochs}
         )
-        job = self._job("train") | {
+        job = self._job("train" if training.processes == 1 else "train_parallel") | {
             "base_name": self.base_name,
             "rows": [self._row(row) for row in rows],
             "training": training.model_dump(),
             "seed": settings.seed,
             "start": str(settings.start) if settings.start else None,
             "folder": str(folder.absolute()),
+            "log": str(log.absolute()),
         }
         result: Event = {}
         try:

@@ -15,6 +15,7 @@ from student.chat_format import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Parameter
 
 RSLORA_ABOVE_RANK = 32
 
@@ -95,13 +96,30 @@ def token_losses(model: Any, batch: Batch) -> "Tensor":
     return F.cross_entropy(logits.float(), batch.labels, reduction="none")
 
 
-def weighted_loss(losses: "Tensor", batch: Batch) -> "Tensor":
-    """Σ w·ce / T over the T target tokens of a batch; T counts tokens, not weights.
+def weighted_loss(losses: "Tensor", batch: Batch, tokens: int) -> "Tensor":
+    """Σ w·ce / T over the rows at hand; T counts the target `tokens` of the whole batch, not their weights.
 
     So on a given batch the gradient is linear in the weights: a weight of two adds the row's gradient twice,
     and a weight of zero adds none of it.
     """
-    return (losses * batch.weights).sum() / len(batch.labels)
+    return (losses * batch.weights).sum() / tokens
+
+
+def sum_over_ranks(parameters: Sequence["Parameter"], loss: "Tensor") -> "Tensor":
+    """Replaces the gradients by their sums over all ranks, in one message; returns the sum of `loss`, a scalar.
+
+    A rank that had no row of the batch has no gradients and adds nothing.
+    """
+    import torch
+    from torch.distributed import all_reduce
+
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([g.flatten() for g in gradients] + [loss.reshape(1)])
+    all_reduce(flat)
+    sums = flat[:-1].split([p.numel() for p in parameters])
+    for parameter, total in zip(parameters, sums, strict=True):
+        parameter.grad = total.view_as(parameter)
+    return flat[-1]
 
 
 def save_adapter(model: Any, folder: Path) -> None:

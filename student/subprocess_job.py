@@ -170,14 +170,14 @@ def serve(work: Callable[[Event], Iterator[Event]]) -> NoReturn:
         order = json.loads(line)
         job = os.fork()
         if job == 0:
-            _do(work, order, events)
+            do_job(work, order, events)
         _, status = os.waitpid(job, 0)
         _emit(events, {"ended": os.waitstatus_to_exitcode(status)})
     os._exit(0)
 
 
-def _do(work: Callable[[Event], Iterator[Event]], order: Event, events: TextIO) -> NoReturn:
-    """Does a job and ends this process."""
+def do_job(work: Callable[[Event], Iterator[Event]], order: Event, events: TextIO) -> NoReturn:
+    """Does the `job` of an order and ends this process; what libraries print goes into the order's `log`."""
     status = 1
     try:
         log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

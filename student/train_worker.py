@@ -1,4 +1,4 @@
-"""Trains one LoRA adapter, in a process of its own: a plain loop over length-grouped batches.
+"""Trains one LoRA adapter, in a process of its own or in several: a plain loop over length-grouped batches.
 
 Takes a model folder, rows with messages, target and weight, and the training config; sends an event per
 optimizer step and one at the end; writes the adapter whole or not at all. Deterministic for a seed and a
@@ -24,6 +24,7 @@ from student.lora import (
     learning_rate_factor,
     load_lora,
     save_adapter,
+    sum_over_ranks,
     token_losses,
     weighted_loss,
 )
@@ -46,8 +47,10 @@ class TrainingData(NamedTuple):
         return [turns[number % len(turns)] for turns in self.rows]
 
 
-def train(job: Event) -> Iterator[Event]:
+def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
     """Trains on a job: `base`, `base_name`, `dtype`, `threads`, `rows`, `training`, `seed`, `start`, `folder`.
+
+    Where there is a GPU it trains there. Of several processes (`student.data_parallel`) rank 0 writes the adapter.
 
     Raises:
         TrainingError: no row fits, or the loss diverged or is no number.
@@ -59,16 +62,21 @@ def train(job: Event) -> Iterator[Event]:
     from student.loading import load_base
 
     training = TrainingConfig.model_validate(job["training"])
-    base, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"])
+    device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
+    base, tokenizer = load_base(Path(job["base"]), job["dtype"], max(1, job["threads"] // ranks), device)
     data = encode_rows(tokenizer, job["rows"], training.max_length)
     torch.manual_seed(job["seed"])
     model = load_lora(base, Path(job["start"])) if job["start"] else add_lora(base, training, job["base_name"])
+    if rank > 0:
+        torch.manual_seed(job["seed"] + rank)  # the adapter is the same on all; dropout must not be
     losses: list[float] = []
     gradient_norms: list[float] = []
-    for event in fit(model, data, training, pad_id(tokenizer), job["seed"]):
+    for event in fit(model, data, training, pad_id(tokenizer), job["seed"], rank, ranks):
         losses.append(event["loss"])
         gradient_norms.append(event["gradient_norm"])
         yield event
+    if rank > 0:
+        return
     try:
         _save_whole(model, Path(job["folder"]))
     except (OSError, SafetensorError) as error:
@@ -106,8 +114,14 @@ def encode_rows(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max
     return data
 
 
-def fit(model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed: int) -> Iterator[Event]:
-    """Trains the adapter of a model in place; yields `step`, `total`, `loss` and `gradient_norm` after each."""
+def fit(
+    model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed: int, rank: int = 0, ranks: int = 1
+) -> Iterator[Event]:
+    """Trains the adapter of a model in place; yields `step`, `total`, `loss` and `gradient_norm` after each.
+
+    Every one of `ranks` processes draws the same batches; of the rows of each, which are in order of length, one takes
+    every `ranks`-th.
+    """
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -121,25 +135,41 @@ def fit(model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed
     losses: list[float] = []
     model.train()
     for step, (members, weights) in enumerate(batches):
-        batch = collate(members, weights, pad)
+        tokens = sum(row.target_length for row in members)
+        own = collate(members[rank::ranks], weights[rank::ranks], pad) if rank < len(members) else None
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(step, len(batches), training.warmup_share)
-        loss, norm = _step(model, batch, parameters, optimizer, training.max_grad_norm)
+        loss, norm = _step(model, own, tokens, parameters, optimizer, training.max_grad_norm)
         losses.append(loss)
         stop_if_diverged(losses)
         yield {"step": step + 1, "total": len(batches), "loss": loss, "gradient_norm": norm}
 
 
-def _step(model: Any, batch: Batch, parameters: list[Any], optimizer: Any, max_grad_norm: float) -> tuple[float, float]:
-    """One optimizer step; returns the mean loss of the batch's targets, weights aside, and the gradient's norm."""
-    import torch
+def _step(
+    model: Any, batch: Batch | None, tokens: int, parameters: list[Any], optimizer: Any, max_grad_norm: float
+) -> tuple[float, float]:
+    """One optimizer step; returns the mean loss of all targets, weights aside, and the gradient's norm.
 
-    losses = token_losses(model, batch)
-    weighted_loss(losses, batch).backward()  # type: ignore[no-untyped-call]
+    Args:
+        batch: the rows of this process; none where a batch has fewer rows than there are processes.
+        tokens: targets of the whole batch.
+    """
+    import torch
+    from torch.distributed import is_initialized
+
+    device = parameters[0].device
+    loss = torch.zeros((), device=device)
+    if batch is not None:
+        batch = Batch(*(tensor.to(device) for tensor in batch))
+        losses = token_losses(model, batch)
+        weighted_loss(losses, batch, tokens).backward()  # type: ignore[no-untyped-call]
+        loss = losses.detach().sum() / tokens
+    if is_initialized():
+        loss = sum_over_ranks(parameters, loss)
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(losses.detach().mean()), float(norm)
+    return float(loss), float(norm)
 
 
 def stop_if_diverged(losses: Sequence[float]) -> None:

@@ -10,6 +10,7 @@ import peft  # noqa: F401
 import torch  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
+from student.data_parallel import train_parallel
 from student.engine_worker import answer
 from student.loading import check, encode
 from student.subprocess_job import Event, serve
@@ -25,7 +26,7 @@ def work(job: Event) -> Iterator[Event]:
         from student import served_worker
 
         return cast(Iterator[Event], getattr(served_worker, job["do"])(job))
-    jobs = {"answer": answer, "check": check, "encode": encode, "train": train}
+    jobs = {"answer": answer, "check": check, "encode": encode, "train": train, "train_parallel": train_parallel}
     return jobs[job["do"]](job)
 
 

@@ -79,7 +79,7 @@ def lora_gradient(model, rows, weights, *, normalised):
     model.zero_grad()
     batch = collate(rows, weights, pad=2)
     losses = token_losses(model, batch)
-    (weighted_loss(losses, batch) if normalised else (losses * batch.weights).sum()).backward()
+    (weighted_loss(losses, batch, len(losses)) if normalised else (losses * batch.weights).sum()).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
 
