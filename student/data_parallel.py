@@ -93,12 +93,14 @@ def _death(processes: int, status: int, log: Path, start: int) -> str:
         file.seek(start)
         text = file.read()
     failed = FAILED.search(text)
-    who, code = (f"process {int(failed[2])}", int(failed[1])) if failed else ("torchrun", status)
+    who, code = (
+        (f"process {int(failed[2])} of the {processes} that train", int(failed[1])) if failed else ("torchrun", status)
+    )
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     hint = " (often: memory ran out; lower training.batch_tokens)" if code == -signal.SIGKILL else ""
     said = text[: failed.start()].rpartition(b"\n")[0] if failed else text
     end = said.decode(errors="replace")[-LOG_END_CHARACTERS:].strip()
-    return f"{who} of the {processes} that trained {how}{hint}. The end of {log} before:\n{end or '(empty)'}"
+    return f"{who} {how}{hint}. The end of {log} before that:\n{end or '(empty)'}"
 
 
 def _rank(job: Event) -> Iterator[Event]:

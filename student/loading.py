@@ -40,7 +40,11 @@ def load_base(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _told_when_unreadable(folder):
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=native_dtype(dtype, device), use_safetensors=True, trust_remote_code=False, local_files_only=True
+            folder,
+            dtype=native_dtype(dtype, device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
         )
     return model.to(device), _load_tokenizer(folder)
 
