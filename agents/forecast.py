@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agents import footprint
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
 from student.base_model import SMOLLM2, find_base, linear_sizes
+from student.memory_estimate import adapter_count
 
 ANSWERS_PER_SECOND = (6.0, 20.0)
 """Slow and fast: the base rambles to its token limit, a taught student stops early."""
@@ -78,7 +80,10 @@ def adapter_bytes(config: Config) -> int | None:
         return 0
     if folder is not None:
         return 4 * config.training.rank * sum(map(sum, linear_sizes(folder)))
-    return 4 * config.training.rank * SMOLLM2_LINEAR_SUM if config.student.base == SMOLLM2 else None
+    if config.student.base == SMOLLM2:
+        return 4 * config.training.rank * SMOLLM2_LINEAR_SUM
+    sizes = footprint.base_sizes(config)
+    return None if sizes is None else 4 * adapter_count(sizes, config.training.rank)
 
 
 def _disk_bytes(config: Config, answers: int) -> int | None:
@@ -134,8 +139,13 @@ def print_forecast(config: Config) -> None:
     if names:
         leaves = f"the names {', '.join(sorted(names))}, to the Hub their rows come from; the student runs here"
     table.add_row("leaves this machine", leaves)
+    memory = footprint.footprint(config)
+    for what, text in footprint.rows(config, memory):
+        table.add_row(what, text)
     console.print(table)
-    for warning in warnings(config, made):
+    for what, command in footprint.commands(config):
+        console.print(Text(f"To {what}: {command}"), soft_wrap=True)
+    for warning in warnings(config, made) + footprint.warnings(config, memory):
         console.print("[bold]Warning:[/bold]", Text(warning))
 
 

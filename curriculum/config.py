@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from curriculum.data_config import ExtraName, ExtraSource, FileData, GeneratorData, Section
 from curriculum.errors import ConfigError
+from curriculum.forecast_config import ForecastConfig
 from curriculum.records import content_id
 from curriculum.student_config import OPERATIONAL, StudentConfig
 
@@ -99,6 +100,7 @@ class Config(Section):
     plan: PlanConfig
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
+    forecast: ForecastConfig = Field(default=ForecastConfig(), json_schema_extra=OPERATIONAL)
 
     @model_validator(mode="after")
     def _writable(self) -> "Config":

@@ -1,7 +1,7 @@
 """Training in several processes, one a GPU (or on the CPU, for tests): every batch is split, gradients are summed.
 
-`train_parallel` is a worker's job that starts torchrun; `python -m student.data_parallel` is one of torchrun's processes,
-a rank. Each rank draws the same batches, takes its rows of each, and divides by the target tokens of the whole batch,
+`train_parallel` is a worker's job that starts torchrun; `python -m student.data_parallel` is one of its processes, a
+rank. Each rank draws the same batches, takes its rows of each, and divides by the target tokens of the whole batch,
 so the sum of the gradients is the gradient that one process has. Rank 0 writes and reports; whichever fails says why.
 
 Nothing here listens beyond this machine: ranks meet in a file, and talk over the loopback interface. A rank ends when
@@ -11,7 +11,6 @@ its standard input does, so none outlives the job, whatever kills it.
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -34,21 +33,14 @@ FAILED = re.compile(rb"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
 """How torchrun logs the process that failed first."""
 
 
-def command(processes: int, folder: Path) -> list[str]:
+def command(processes: int, folder: Path, python: str = sys.executable) -> list[str]:
     """What starts the ranks; they find the job in `folder`, where they and torchrun also meet."""
     return [
-        sys.executable, "-P", "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(processes),
+        python, "-P", "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(processes),
         "--max-restarts", "0", "--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file",
         "--rdzv-endpoint", str(folder / "torchrun"), "--local-addr", "127.0.0.1", "--log-dir", str(folder),
-        "--no-python", sys.executable, "-P", "-m", "student.data_parallel", str(folder),
+        "--no-python", python, "-P", "-m", "student.data_parallel", str(folder),
     ]  # fmt: skip
-
-
-def shown_command(processes: int) -> str:
-    """`command` for a person to read, with the folder as it will be called."""
-    return shlex.join(["python", *command(processes, Path("ROUND/train/.draft.ranks"))[1:]]).replace(
-        sys.executable, "python"
-    )
 
 
 def train_parallel(job: Event) -> Iterator[Event]:

@@ -1,0 +1,171 @@
+"""What a run would start, and the memory that training and answering take, for `tutelage forecast`.
+
+From the config, the base's `config.json` and a look at this machine: nothing is loaded, sent or spent.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from curriculum.config import Config
+from curriculum.data_config import FileSource
+from curriculum.forecast_config import ModelSizes
+from student.base_model import SMOLLM2, find_base
+from student.data_parallel import command
+from student.memory_estimate import (
+    TARGET_SHARE,
+    ServingMemory,
+    TrainingMemory,
+    batch_tokens,
+    read_sizes,
+    serving_memory,
+    training_memory,
+)
+
+PROMPT_TOKENS = 128
+"""Of a question with its system prompt, as assumed."""
+GRADED_APART = {"math", "python", "reasoning_gym", "regex"}
+"""Graders that run in a process of their own."""
+
+
+class Footprint(NamedTuple):
+    """Estimates in bytes, and what there is; none where the base's sizes are not known."""
+
+    training: TrainingMemory | None
+    """Of each process."""
+    answering: ServingMemory | None
+    training_limit: int
+    """Of one GPU where there is one, else of this machine, for each process that trains."""
+    answering_limit: int
+    gpus: int | None
+    """None when no GPU is seen or configured, a number only when they are seen."""
+
+
+def base_sizes(config: Config) -> ModelSizes | None:
+    """Sizes of the base from its own `config.json`, else from the config."""
+    folder = find_base(config.student.base) or _cached(config)
+    return (read_sizes(folder) if folder else None) or config.forecast.base_sizes
+
+
+def _cached(config: Config) -> Path | None:
+    """Where the Hub's cache has the base; asks nobody."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(config.student.base, "config.json", revision=config.student.revision)
+    except HFValidationError:  # a path, not a name
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def footprint(config: Config) -> Footprint:
+    """Estimates the memory of training and of answering, each by itself: they take turns."""
+    student, training, sizes = config.student, config.training, base_sizes(config)
+    seen = gpu_bytes()
+    configured = config.forecast.gpu_memory_gib
+    gpu = int(configured * 2**30) if configured else min(seen, default=None)
+    # A CPU without bf16 instructions computes in float32.
+    on_cpu, on_gpu = 4, 2 if student.dtype == "bfloat16" else 4
+    memory = ram_bytes()
+    answers = None
+    if sizes is not None and student.engine != "fake":
+        tokens, step = PROMPT_TOKENS + student.max_new_tokens, student.batch_size * PROMPT_TOKENS
+        answers = serving_memory(sizes, training.rank, on_cpu, student.batch_size, tokens, step)
+    trained = None
+    if sizes is not None and student.engine != "fake":
+        trained = training_memory(sizes, training, on_gpu if gpu else on_cpu)
+    return Footprint(trained, answers, gpu or memory // training.processes, memory, len(seen) or None)
+
+
+def gpu_bytes() -> list[int]:
+    """The memory of each GPU that nvidia-smi sees; nothing without it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
+        return [int(line) * 2**20 for line in told.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+
+
+def ram_bytes() -> int:
+    """This machine's memory, or what this process's group may have of it."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(file).read_text()))
+        except (OSError, ValueError):  # another kind of group, or `max`
+            continue
+    return min(limits)
+
+
+def commands(config: Config) -> list[tuple[str, str]]:
+    """What for, and the command, of each process that the run starts; what is known only then is in capitals."""
+    student, found = config.student, []
+    if student.engine != "fake":
+        if student.base == SMOLLM2 and find_base(SMOLLM2) is None:
+            found.append(("convert the base, once", ["python", "-P", "-m", "student.convert_worker", "PID"]))
+        several = config.training.processes > 1
+        what = "answer" if several else "answer and train"
+        found.append((what, ["python", "-P", "-m", "student.worker", "PID"]))
+        if several:
+            found.append(("train", command(config.training.processes, Path("RUN/ROUND/train/.draft.ranks"), "python")))
+    sources = (config.data, *config.extra.values())
+    graders = {source.grader if isinstance(source, FileSource) else "reasoning_gym" for source in sources}
+    for grader in sorted(graders & GRADED_APART):
+        found.append((f"grade ({grader})", ["python", "-I", "-B", "curriculum/grading_worker.py", grader, "LIMITS"]))
+    found += [(f"tell {t}", ["python", "-P", "-m", "agents.tracking", t, "RUN", "FOLDER"]) for t in config.trackers]
+    return [(what, shlex.join(words)) for what, words in found]
+
+
+def rows(config: Config, made: Footprint) -> list[tuple[str, str]]:
+    """Lines of the forecast's table."""
+    if config.student.engine == "fake":
+        return []
+    if made.training is None or made.answering is None:
+        unknown = f"unknown: {config.student.base} is not here. Give forecast.base_sizes, from its config.json"
+        return [("memory", unknown)]
+    t, a, training = made.training, made.answering, config.training
+    each = f", each of {training.processes} processes" if training.processes > 1 else ""
+    return [
+        (
+            "memory to train",
+            f"{_gib(t.total)}{each}: weights {_gib(t.weights)}, adapter and gradients {_gib(t.adapter)}, optimizer "
+            f"{_gib(t.optimizer)}, activations {_gib(t.activations)} for a batch of {batch_tokens(training):,} tokens, "
+            f"{TARGET_SHARE:.0%} of them targets; {_gib(made.training_limit)} there",
+        ),
+        (
+            "memory to answer",
+            f"{_gib(a.total)}: weights {_gib(a.weights)}, adapter {_gib(a.adapter)}, activations "
+            f"{_gib(a.activations)}, KV cache {_gib(a.key_values)} for {config.student.batch_size} answers with "
+            f"prompts of {PROMPT_TOKENS} tokens; {_gib(made.answering_limit)} there",
+        ),
+    ]
+
+
+def warnings(config: Config, made: Footprint) -> list[str]:
+    """What does not fit."""
+    found = []
+    if made.training and made.training.total > made.training_limit:
+        found.append(
+            f"training is estimated at {_gib(made.training.total)} of memory, and there are "
+            f"{_gib(made.training_limit)}. Lower training.batch_tokens or training.max_length, or take a smaller base."
+        )
+    if made.answering and made.answering.total > made.answering_limit:
+        found.append(
+            f"answering is estimated at {_gib(made.answering.total)} of memory, and there are "
+            f"{_gib(made.answering_limit)}. Lower student.batch_size, or take a smaller base."
+        )
+    if made.gpus is not None and config.training.processes > made.gpus:
+        found.append(f"training.processes is {config.training.processes}, but GPUs are {made.gpus}: give at most that.")
+    return found
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2g} GiB" if size < 10 * 2**30 else f"{size / 2**30:.0f} GiB"
