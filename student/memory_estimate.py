@@ -1,7 +1,8 @@
 """The memory that training and answering take, from a model's sizes alone: arithmetic, nothing is loaded.
 
 Decoder layers with gated feed-forward, as Llama's and Qwen's: biases and norms of heads are left out. A real peak is
-higher by what programs, libraries and the allocator take, and lower when batches are not full. Bytes throughout.
+higher by what programs and libraries take and by what an allocator keeps of freed memory (glibc's up to half as much
+again: benchmarks/training_memory.py), and lower when batches are not full. Bytes throughout.
 """
 
 import json

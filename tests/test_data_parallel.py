@@ -21,7 +21,7 @@ from student.local import LocalStudent
 
 QUESTIONS = ["x", "What is 12 plus 7?", "Solve the problem.", "yes no"]
 TARGETS = ["Answer: 19", "19", "true", "red green blue"]
-ENDLESS = 100_000
+ENDLESS = 10_000
 LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
 """As the kernel writes 127.0.0.1 and ::1."""
 pytestmark = pytest.mark.real
@@ -41,8 +41,8 @@ def base(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("base") / "tiny")
 
 
-def open_student(base, processes, batch_tokens=160):
-    training = TrainingConfig(rank=4, alpha=8, batch_tokens=batch_tokens, processes=processes)
+def open_student(base, processes):
+    training = TrainingConfig(rank=4, alpha=8, batch_tokens=100, processes=processes)
     return closing(LocalStudent(StudentConfig(base=str(base), dtype="float32"), training, "Be brief."))
 
 
@@ -86,8 +86,7 @@ def listening_addresses(pids):
     return {fields[1].split(":")[0] for fields in tables if fields[3] == "0A" and fields[9] in inodes}
 
 
-@pytest.mark.parametrize("batch_tokens", [160, 1], ids=["some rows a process", "fewer rows than processes"])
-def test_two_processes_train_the_adapter_of_one(base, tmp_path, batch_tokens):
+def test_two_processes_train_the_adapter_of_one(base, pair, tmp_path):
     results, weights, heard, seen = [], [], set(), []
 
     def watch(progress):
@@ -96,12 +95,14 @@ def test_two_processes_train_the_adapter_of_one(base, tmp_path, batch_tokens):
             seen.extend(ranks_of(tmp_path))
             heard.update(listening_addresses(pids))
 
-    for processes in (1, 2):
-        with open_student(base, processes, batch_tokens) as student:
-            folder = tmp_path / str(processes)
-            results.append(student.train(rows(13), TrainingSettings(1e-2, 2, 0, None), folder, tmp_path / "log", watch))
-        weights.append(load_file(folder / "adapter_model.safetensors"))
+    with open_student(base, processes=1) as alone:
+        for student, folder in ((alone, tmp_path / "1"), (pair, tmp_path / "2")):
+            settings = TrainingSettings(1e-2, 2, 0, None)
+            results.append(student.train(rows(13), settings, folder, tmp_path / "log", watch))
+            weights.append(load_file(folder / "adapter_model.safetensors"))
     one, two = results
+    # A row of the 13 is a batch of its own: one process has nothing of it.
+    assert one.steps == 14
     assert len(seen) == 2
     assert heard <= LOOPBACK, "nobody else may connect"
     assert heard, "the ranks do talk"
@@ -117,7 +118,6 @@ def test_two_processes_train_the_adapter_of_one(base, tmp_path, batch_tokens):
 @pytest.mark.parametrize(
     ("victim", "message"),
     [
-        ("rank 0", r"^process 0 of the 2 that train was killed by SIGKILL \(often: memory ran out"),
         ("rank 1", r"^process 1 of the 2 that train was killed by SIGKILL \(often: memory ran out"),
         ("torchrun", "^torchrun was killed by SIGKILL"),
         ("job", r"^student\.worker was killed by SIGKILL"),

@@ -1,0 +1,97 @@
+"""The forecast says what a run starts and what memory it takes, and warns of what does not fit."""
+
+import os
+from pathlib import Path
+
+import pytest
+from test_config import MINIMAL, write
+from tiny_model import make_tiny_model
+
+from agents.footprint import base_sizes, commands, footprint, gpu_bytes, rows, warnings
+from curriculum.config import load_config
+
+GPU = Path(__file__).parents[1] / "runs/configs/gpu.yaml"
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(tmp_path, monkeypatch):
+    """A machine without a GPU, whose Hub cache and model cache are empty."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def nvidia_smi(tmp_path, script):
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def test_a_base_on_this_machine_is_known_by_its_config_and_another_by_the_users_figures(tmp_path):
+    base = make_tiny_model(tmp_path / "tiny")
+    path = write(tmp_path, MINIMAL)
+    assert base_sizes(load_config(path, [f"student.base={base}"])).vocab_size < 400
+    given = load_config(GPU, [f"student.base={base}"])
+    assert base_sizes(given).vocab_size < 400, "the model's own figures hold"
+    assert base_sizes(load_config(GPU)).vocab_size == 151_936
+
+
+def test_an_unknown_base_is_said_to_be_unknown(tmp_path):
+    config = load_config(GPU, ["forecast.base_sizes=null"])
+    made = footprint(config)
+    assert made.training is None and made.answering is None
+    assert "unknown: Qwen/Qwen2.5-1.5B-Instruct is not here" in rows(config, made)[0][1]
+    assert warnings(config, made) == []
+
+
+def test_the_gpu_config_fits_and_more_is_warned_of():
+    config = load_config(GPU)
+    assert warnings(config, footprint(config)) == []
+    wide = load_config(GPU, ["training.batch_tokens=30000"])
+    (warning,) = warnings(wide, footprint(wide))
+    assert "Lower training.batch_tokens" in warning
+    assert "24 GiB" in warning
+
+
+def test_visible_gpus_are_asked_for_their_memory_and_the_config_outranks_them(tmp_path):
+    unset = ["forecast.gpu_memory_gib=null", "training.processes=3"]
+    assert footprint(load_config(GPU, unset)).gpus is None
+    nvidia_smi(tmp_path, "echo 81559; echo 40960")
+    made = footprint(load_config(GPU, unset))
+    assert gpu_bytes() == [81559 * 2**20, 40960 * 2**20]
+    assert made.training_limit == 40960 * 2**20
+    assert footprint(load_config(GPU)).training_limit == 24 * 2**30
+    assert any("GPUs are 2" in warning for warning in warnings(load_config(GPU, unset), made))
+
+
+@pytest.mark.parametrize("script", ["exit 9", "echo N/A", "echo no devices were found"])
+def test_a_gpu_tool_that_tells_nothing_is_no_gpu(tmp_path, script):
+    nvidia_smi(tmp_path, script)
+    assert gpu_bytes() == []
+
+
+def test_several_processes_share_a_batch_and_on_a_cpu_the_memory(tmp_path):
+    one, four = (footprint(load_config(GPU, [f"training.processes={n}"])) for n in (1, 4))
+    assert four.training.activations < one.training.activations
+    assert four.training.weights == one.training.weights
+    on_cpu = [footprint(load_config(GPU, ["forecast.gpu_memory_gib=null", f"training.processes={n}"])) for n in (1, 4)]
+    assert on_cpu[1].training_limit == on_cpu[0].training_limit // 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], ["answer and train"]),
+        (["training.processes=4"], ["answer", "train"]),
+        (["student.base=smollm2-135m"], ["convert the base, once", "answer and train"]),
+        (["data.grader=math", "trackers=[mlflow]"], ["answer and train", "grade (math)", "tell mlflow"]),
+        (["student.engine=fake"], []),
+    ],
+)
+def test_every_command_is_told_and_no_secret(monkeypatch, overrides, expected):
+    monkeypatch.setitem(os.environ, "OPENAI_API_KEY", "hush")
+    found = commands(load_config(GPU, overrides))
+    assert [what for what, _ in found] == expected
+    assert all(command.startswith("python -") and "hush" not in command for _, command in found)
+    trains = dict(found).get("train", "")
+    assert "train" not in expected or "torch.distributed.run --nnodes 1 --nproc-per-node 4" in trains
