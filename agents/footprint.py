@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from agents.session import chosen_engine
 from curriculum.config import Config
 from curriculum.data_config import FileSource
 from curriculum.forecast_config import ModelSizes
@@ -24,9 +25,13 @@ from student.memory_estimate import (
     serving_memory,
     training_memory,
 )
+from student.vllm_server import Model, options
+from student.vllm_student import BASE_MODEL, RANKS
 
 PROMPT_TOKENS = 128
 """Of a question with its system prompt, as assumed."""
+STEP_TOKENS = 8192
+"""The most that vLLM reads in one pass, by its own default for large GPUs (`max_num_batched_tokens`)."""
 GRADED_APART = {"math", "python", "reasoning_gym", "regex"}
 """Graders that run in a process of their own."""
 
@@ -68,17 +73,40 @@ def footprint(config: Config) -> Footprint:
     seen = gpu_bytes()
     configured = config.forecast.gpu_memory_gib
     gpu = int(configured * 2**30) if configured else min(seen, default=None)
-    # A CPU without bf16 instructions computes in float32.
-    on_cpu, on_gpu = 4, 2 if student.dtype == "bfloat16" else 4
     memory = ram_bytes()
-    answers = None
-    if sizes is not None and student.engine != "fake":
+    if sizes is None or student.engine == "fake":
+        return Footprint(None, None, gpu or memory, memory, len(seen) or None)
+    trained = training_memory(sizes, training, _width(config, gpu))
+    vllm = student.vllm
+    if chosen_engine(config).student.engine == "vllm":
+        rank = _lora_rank(config, gpu is not None)
+        answering = serving_memory(
+            sizes,
+            rank or 0,
+            _width(config, gpu),
+            answers=vllm.concurrency,
+            tokens=PROMPT_TOKENS + student.max_new_tokens,
+            step_tokens=STEP_TOKENS,
+            gpus=vllm.tensor_parallel,
+        )
+        limit = int(gpu * vllm.gpu_memory) if gpu else memory
+    else:
         tokens, step = PROMPT_TOKENS + student.max_new_tokens, student.batch_size * PROMPT_TOKENS
-        answers = serving_memory(sizes, training.rank, on_cpu, student.batch_size, tokens, step)
-    trained = None
-    if sizes is not None and student.engine != "fake":
-        trained = training_memory(sizes, training, on_gpu if gpu else on_cpu)
-    return Footprint(trained, answers, gpu or memory // training.processes, memory, len(seen) or None)
+        width = _width(config, None)
+        answering, limit = serving_memory(sizes, training.rank, width, student.batch_size, tokens, step), memory
+    return Footprint(trained, answering, gpu or memory // training.processes, limit, len(seen) or None)
+
+
+def _width(config: Config, gpu: int | None) -> int:
+    """Bytes of a number of the base; a CPU without bf16 instructions computes in float32."""
+    return 2 if gpu and config.student.dtype == "bfloat16" else 4
+
+
+def _lora_rank(config: Config, gpu: bool) -> int | None:
+    """What vLLM keeps room for, where adapters are loaded while it runs."""
+    how = config.student.vllm.adapters
+    runtime = how == "runtime" or (how == "auto" and gpu)
+    return min(rank for rank in RANKS if rank >= config.training.rank) if runtime else None
 
 
 def gpu_bytes() -> list[int]:
@@ -111,6 +139,8 @@ def commands(config: Config) -> list[tuple[str, str]]:
     if student.engine != "fake":
         if student.base == SMOLLM2 and find_base(SMOLLM2) is None:
             found.append(("convert the base, once", ["python", "-P", "-m", "student.convert_worker", "PID"]))
+        if chosen_engine(config).student.engine == "vllm" and not student.vllm.urls:
+            found.append(("serve", _server(config)))
         several = config.training.processes > 1
         what = "answer" if several else "answer and train"
         found.append((what, ["python", "-P", "-m", "student.worker", "PID"]))
@@ -124,6 +154,18 @@ def commands(config: Config) -> list[tuple[str, str]]:
     return [(what, shlex.join(words)) for what, words in found]
 
 
+def _server(config: Config) -> list[str]:
+    gpu = bool(config.forecast.gpu_memory_gib or gpu_bytes())
+    student = config.student
+    folder = find_base(student.base) or Path(student.base)
+    rank = _lora_rank(config, gpu)
+    model = Model(folder, BASE_MODEL, student.dtype, student.vllm.max_length, gpu, rank)
+    words = options(model, student.vllm, port=0)
+    words[words.index("--port") + 1] = "PORT"
+    guard = ["python", "-P", "-m", "student.vllm_guard", "PID"]
+    return [*guard, "python", "-P", "-m", "student.vllm_main", "serve", *words]
+
+
 def rows(config: Config, made: Footprint) -> list[tuple[str, str]]:
     """Lines of the forecast's table."""
     if config.student.engine == "fake":
@@ -132,6 +174,9 @@ def rows(config: Config, made: Footprint) -> list[tuple[str, str]]:
         unknown = f"unknown: {config.student.base} is not here. Give forecast.base_sizes, from its config.json"
         return [("memory", unknown)]
     t, a, training = made.training, made.answering, config.training
+    served = chosen_engine(config).student.engine == "vllm"
+    together = config.student.vllm.concurrency if served else config.student.batch_size
+    on = f", on each of {config.student.vllm.tensor_parallel} GPUs" if config.student.vllm.tensor_parallel > 1 else ""
     each = f", each of {training.processes} processes" if training.processes > 1 else ""
     return [
         (
@@ -142,8 +187,8 @@ def rows(config: Config, made: Footprint) -> list[tuple[str, str]]:
         ),
         (
             "memory to answer",
-            f"{_gib(a.total)}: weights {_gib(a.weights)}, adapter {_gib(a.adapter)}, activations "
-            f"{_gib(a.activations)}, KV cache {_gib(a.key_values)} for {config.student.batch_size} answers with "
+            f"{_gib(a.total)}{on}: weights {_gib(a.weights)}, adapter {_gib(a.adapter)}, activations "
+            f"{_gib(a.activations)}, KV cache {_gib(a.key_values)} for {together} answers with "
             f"prompts of {PROMPT_TOKENS} tokens; {_gib(made.answering_limit)} there",
         ),
     ]
@@ -160,7 +205,8 @@ def warnings(config: Config, made: Footprint) -> list[str]:
     if made.answering and made.answering.total > made.answering_limit:
         found.append(
             f"answering is estimated at {_gib(made.answering.total)} of memory, and there are "
-            f"{_gib(made.answering_limit)}. Lower student.batch_size, or take a smaller base."
+            f"{_gib(made.answering_limit)}. Lower student.batch_size (or student.vllm.concurrency), "
+            "or take a smaller base."
         )
     if made.gpus is not None and config.training.processes > made.gpus:
         found.append(f"training.processes is {config.training.processes}, but GPUs are {made.gpus}: give at most that.")

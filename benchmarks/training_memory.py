@@ -45,7 +45,7 @@ def measure(base: str, tokens: int, dtype: str) -> int:
     torch.manual_seed(0)
     training = TrainingConfig(batch_tokens=tokens, max_length=ROW_TOKENS, epochs=2)
     row = EncodedRow(tuple(range(10, 10 + ROW_TOKENS)), ROW_TOKENS // 2)
-    rows = [row] * (tokens // ROW_TOKENS)
+    rows = [(row,)] * (tokens // ROW_TOKENS)
     for _ in fit(add_lora(model, training, base), TrainingData(rows, [1.0] * len(rows), []), training, 0, seed=0):
         pass
     return resident("VmHWM") - before

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from curriculum.errors import TrainingError, UserError
+from curriculum.errors import OutOfMemory, StudentError, TrainingError, UserError
 from student.subprocess_job import LOG_END_CHARACTERS, RAISED, Event, do_job
 
 ENVIRONMENT = {
@@ -48,6 +48,7 @@ def train_parallel(job: Event) -> Iterator[Event]:
 
     Raises:
         TrainingError: as `train`; or a rank died.
+        OutOfMemory: in a rank, or one was killed by SIGKILL.
         UserError: as `train`; or there are fewer GPUs than processes.
     """
     log, target = Path(job["log"]), Path(job["folder"])
@@ -61,44 +62,45 @@ def train_parallel(job: Event) -> Iterator[Event]:
         stdout=subprocess.PIPE,
         env=os.environ | ENVIRONMENT,
     )
-    assert ranks.stdin is not None and ranks.stdout is not None
+    stdin, stdout = ranks.stdin, ranks.stdout
+    assert stdin is not None and stdout is not None
     # Without torchrun nobody would end the other ranks when one fails.
-    threading.Thread(target=lambda: (ranks.wait(), ranks.stdin.close()), daemon=True).start()
+    threading.Thread(target=lambda: (ranks.wait(), stdin.close()), daemon=True).start()
     try:
-        for line in ranks.stdout:
+        for line in stdout:
             event = json.loads(line)
             if "raise" in event:
                 raise RAISED[event["raise"]](event["message"])
             yield event
         if ranks.wait() != 0:
-            raise TrainingError(_death(job["training"]["processes"], ranks.returncode, log, start))
+            raise _death(job["training"]["processes"], ranks.returncode, log, start)
     finally:
         ranks.kill()
         ranks.wait()
-        ranks.stdin.close()
-        ranks.stdout.read()  # ends when the last rank, which holds the other end, is gone
+        stdin.close()
+        stdout.read()  # ends when the last rank, which holds the other end, is gone
         shutil.rmtree(folder)
 
 
-def _death(processes: int, status: int, log: Path, start: int) -> str:
+def _death(processes: int, status: int, log: Path, start: int) -> StudentError:
     with log.open("rb") as file:
         file.seek(start)
         text = file.read()
     failed = FAILED.search(text)
-    who, code = (
-        (f"process {int(failed[2])} of the {processes} that train", int(failed[1])) if failed else ("torchrun", status)
-    )
+    code = int(failed[1]) if failed else status
+    who = f"process {int(failed[2])} of the {processes} that train" if failed else "torchrun"
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-    hint = " (often: memory ran out; lower training.batch_tokens)" if code == -signal.SIGKILL else ""
     said = text[: failed.start()].rpartition(b"\n")[0] if failed else text
-    end = said.decode(errors="replace")[-LOG_END_CHARACTERS:].strip()
-    return f"{who} {how}{hint}. The end of {log} before that:\n{end or '(empty)'}"
+    end = said.decode(errors="replace")[-LOG_END_CHARACTERS:].strip() or "(empty)"
+    # As of any job: the system kills without a word when memory runs out.
+    kind = OutOfMemory if code == -signal.SIGKILL else TrainingError
+    return kind(f"{who} {how}. The end of {log} before that:\n{end}")
 
 
 def _rank(job: Event) -> Iterator[Event]:
     """One rank's training; rank 0's events."""
     import torch
-    from torch.distributed import FileStore, init_process_group
+    from torch.distributed import FileStore, init_process_group  # type: ignore[attr-defined]
 
     from student.train_worker import train
 

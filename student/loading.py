@@ -46,7 +46,8 @@ def load_base(
             trust_remote_code=False,
             local_files_only=True,
         )
-    return model.to(device), _load_tokenizer(folder)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides what it takes
+    return model, _load_tokenizer(folder)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def sum_over_ranks(parameters: Sequence["Parameter"], loss: "Tensor") -> "Tensor
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([g.flatten() for g in gradients] + [loss.reshape(1)])
     all_reduce(flat)
-    sums = flat[:-1].split([p.numel() for p in parameters])
+    sums = torch.split(flat[:-1], [p.numel() for p in parameters])
     for parameter, total in zip(parameters, sums, strict=True):
         parameter.grad = total.view_as(parameter)
     return flat[-1]

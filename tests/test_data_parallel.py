@@ -118,9 +118,9 @@ def test_two_processes_train_the_adapter_of_one(base, pair, tmp_path):
 @pytest.mark.parametrize(
     ("victim", "message"),
     [
-        ("rank 1", r"^process 1 of the 2 that train was killed by SIGKILL \(often: memory ran out"),
-        ("torchrun", "^torchrun was killed by SIGKILL"),
-        ("job", r"^student\.worker was killed by SIGKILL"),
+        ("rank 1", "process 1 of the 2 that train was killed by SIGKILL"),
+        ("torchrun", "torchrun was killed by SIGKILL"),
+        ("job", r"student\.worker was killed by SIGKILL"),
     ],
 )
 def test_a_killed_process_ends_the_training_with_one_message(pair, tmp_path, victim, message):
@@ -135,7 +135,7 @@ def test_a_killed_process_ends_the_training_with_one_message(pair, tmp_path, vic
             os.kill({"rank 0": first, "rank 1": second, "torchrun": torchrun, "job": job}[victim], signal.SIGKILL)
 
     settings = TrainingSettings(1e-5, ENDLESS, 0, None)
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(TrainingError, match=f"^memory ran out in training: {message}"):
         pair.train(rows(4), settings, tmp_path / "adapter", tmp_path / "log", kill)
     wait_for_ends(ended)
     assert not processes_of(tmp_path)

@@ -81,10 +81,12 @@ def test_several_processes_share_a_batch_and_on_a_cpu_the_memory(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], ["answer and train"]),
-        (["training.processes=4"], ["answer", "train"]),
-        (["student.base=smollm2-135m"], ["convert the base, once", "answer and train"]),
-        (["data.grader=math", "trackers=[mlflow]"], ["answer and train", "grade (math)", "tell mlflow"]),
+        ([], ["serve", "answer and train"]),
+        (["student.engine=transformers"], ["answer and train"]),
+        (["student.vllm.urls=['http://127.0.0.1:8000']"], ["answer and train"]),
+        (["training.processes=4"], ["serve", "answer", "train"]),
+        (["student.base=smollm2-135m"], ["convert the base, once", "serve", "answer and train"]),
+        (["data.grader=math", "trackers=[mlflow]"], ["serve", "answer and train", "grade (math)", "tell mlflow"]),
         (["student.engine=fake"], []),
     ],
 )
@@ -95,3 +97,15 @@ def test_every_command_is_told_and_no_secret(monkeypatch, overrides, expected):
     assert all(command.startswith("python -") and "hush" not in command for _, command in found)
     trains = dict(found).get("train", "")
     assert "train" not in expected or "torch.distributed.run --nnodes 1 --nproc-per-node 4" in trains
+
+
+def test_the_server_is_started_as_configured():
+    overrides = ["student.vllm.tensor_parallel=2", "student.vllm.data_parallel=3", "training.rank=20"]
+    config = load_config(GPU, overrides)
+    serve = dict(commands(config))["serve"]
+    for words in ("--tensor-parallel-size 2", "--data-parallel-size 3", "--max-lora-rank 32", "--port PORT"):
+        assert words in serve
+    assert "--host 127.0.0.1" in serve
+    one, two = footprint(load_config(GPU)).answering, footprint(config).answering
+    assert two.weights == (one.weights + 1) // 2
+    assert two.adapter == 2 * one.adapter
