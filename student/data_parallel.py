@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -31,6 +32,7 @@ ENVIRONMENT = {
 }
 FAILED = re.compile(rb"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
 """How torchrun logs the process that failed first."""
+LOST_SECONDS = 3.0
 
 
 def command(processes: int, folder: Path, python: str = sys.executable) -> list[str]:
@@ -53,6 +55,7 @@ def train_parallel(job: Event) -> Iterator[Event]:
     """
     log, target = Path(job["log"]), Path(job["folder"])
     folder = target.with_name(f".{target.name}.ranks")
+    shutil.rmtree(folder, ignore_errors=True)  # of a job that was killed
     folder.mkdir(parents=True)
     (folder / "job.json").write_text(json.dumps(job))
     start = log.stat().st_size if log.exists() else 0
@@ -113,9 +116,15 @@ def _rank(job: Event) -> Iterator[Event]:
         )
     store = FileStore(str(Path(sys.argv[1]) / "ranks"), ranks)
     init_process_group("nccl" if gpus else "gloo", store=store, rank=rank, world_size=ranks)
-    for event in train(job, rank, ranks):
-        if rank == 0:
-            yield event
+    try:
+        for event in train(job, rank, ranks):
+            if rank == 0:
+                yield event
+    except RuntimeError:
+        # Perhaps another rank died and this one only lost it: let torchrun, which looks ten times a second, find that
+        # one first and end this one. The message then names the cause.
+        time.sleep(LOST_SECONDS)
+        raise
 
 
 def _end_with_input() -> None:
