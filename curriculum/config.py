@@ -18,17 +18,12 @@ from curriculum.errors import ConfigError
 from curriculum.forecast_config import ForecastConfig
 from curriculum.records import content_id
 from curriculum.student_config import OPERATIONAL, StudentConfig
+from curriculum.teacher_config import TeacherConfig
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 MOST_DIGITS = 400
 """Of a number; Python itself prints no whole number of more than 4,300."""
-
-
-class TeacherConfig(Section):
-    """Who labels, diagnoses and writes."""
-
-    kind: Literal["offline"] = Field(default="offline", description="no LLM: the data set's own metadata")
 
 
 class PlanConfig(Section):
@@ -104,10 +99,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _writable(self) -> "Config":
-        if isinstance(self.data, FileData) and self.plan.write_share > 0:
+        if self.teacher.kind == "offline" and isinstance(self.data, FileData) and self.plan.write_share > 0:
             raise ValueError(
                 f"plan.write_share is {self.plan.write_share}, but the offline teacher writes rows only for "
-                "`data.kind: reasoning_gym`: set plan.write_share to 0"
+                "`data.kind: reasoning_gym`: set plan.write_share to 0, or teacher.kind to llm"
             )
         return self
 
