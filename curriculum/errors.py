@@ -71,5 +71,17 @@ class TeacherError(TutelageError, RuntimeError):
     """The teacher could not do what the plan asked of it."""
 
 
+class TeacherUnavailable(UserError):
+    """The teacher's endpoint is down or asks to wait too long; what was bought is kept."""
+
+
 class StopRequested(TutelageError):
     """A person or the system asked the run to stop; everything finished so far is on disk."""
+
+
+class BudgetReached(StopRequested):
+    """A limit of the teacher's budget; everything finished so far is on disk."""
+
+    def __init__(self, message: str, limits: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.limits = limits

@@ -178,6 +178,13 @@ class TeacherConfig(EndpointKeys):
         json_schema_extra=OPERATIONAL,
     )
     timeout_seconds: float = Field(default=180.0, gt=0, description="of one request", json_schema_extra=OPERATIONAL)
+    backoff_seconds: float = Field(
+        default=0.5,
+        ge=0,
+        le=60,
+        description="before a failed request is repeated, doubled each time; a server's Retry-After holds instead",
+        json_schema_extra=OPERATIONAL,
+    )
     attempts: int = Field(
         default=6,
         gt=0,

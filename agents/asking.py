@@ -1,0 +1,156 @@
+"""Asking a role for checked rows: one request, one repair turn that carries the error, then a failure on the item."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from agents.chat import Call, ChatClient, NoReply
+from agents.ledger import Purpose
+from agents.replies import ONLY, Checked, Fault, Row, check_reply, json_schema
+from curriculum.config import Config
+from curriculum.errors import TutelageError, UserError
+from curriculum.prompts import Prompt, load_prompt
+from curriculum.records import Message, content_id
+from curriculum.teacher_config import Role
+from curriculum.teacher_records import TeacherFailure
+from student.interface import Progress
+
+PROMPTS = ("skills", "merge", "label", "diagnose", "write", "solve", "repair")
+REPAIR_CHARS = 6000
+"""Of the faulty reply that are shown in the repair turn."""
+LEAST_FAILURES = 3
+"""A few failures among a few items stop nothing."""
+T = TypeVar("T")
+
+
+class Question(NamedTuple):
+    """What is asked of a role, and how its reply is checked. Without a `batch` the reply is the one row `ONLY`."""
+
+    purpose: Purpose
+    prompt: str
+    text: str
+    model: type[Any]
+    check: Callable[[Any], Any]
+    batch: str = ""
+    wanted: Sequence[str] = (ONLY,)
+    enums: Mapping[str, Sequence[str]] | None = None
+    sample: int = 0
+
+
+class Asker:
+    """Asks questions of the roles, many at once."""
+
+    def __init__(self, config: Config, client: ChatClient, progress: Callable[[str, Progress], None]) -> None:
+        self._config = config.teacher
+        self._client = client
+        self._progress = progress
+        self.prompts = load_prompts()
+
+    async def ask(self, question: Question) -> Checked[Any]:
+        """The good rows of the reply, after one repair turn if it needs one.
+
+        Raises:
+            TutelageError: what stops a run, see `ChatClient.ask`.
+        """
+        messages = (Message(role="user", content=question.text),)
+        first = await self._reply(question, messages, "")
+        if isinstance(first, Fault):
+            return Checked({}, dict.fromkeys(question.wanted, first))
+        checked, text = first
+        mendable = {id_: fault for id_, fault in checked.faults.items() if fault.kind != "refusal"}
+        if not mendable:
+            return checked
+        said = "\n".join(dict.fromkeys(f"{_at(id_)}{fault.reason}" for id_, fault in mendable.items()))
+        turns = (
+            *messages,
+            Message(role="assistant", content=text[:REPAIR_CHARS] or "(empty)"),
+            Message(role="user", content=self.prompts["repair"].render(fault=data_block("fault", said))),
+        )
+        second = await self._reply(question, turns, "repair")
+        if isinstance(second, Fault):
+            return checked
+        mended, _ = second
+        rows = {**mended.rows, **checked.rows}  # what was good the first time stays
+        return Checked(rows, {id_: mended.faults.get(id_, f) for id_, f in checked.faults.items() if id_ not in rows})
+
+    async def _reply(
+        self, question: Question, messages: Sequence[Message], what: str
+    ) -> Fault | tuple[Checked[Any], str]:
+        endpoint = self._config.endpoint(question.purpose.role)
+        schema = json_schema(question.model, question.batch, question.enums)
+        call = Call(
+            question.purpose,
+            messages,
+            question.prompt,
+            schema,
+            self.prompts[question.prompt].hash,
+            what,
+            question.sample,
+        )
+        try:
+            key, reply = await self._client.ask(endpoint, call)
+        except NoReply as no:
+            return Fault(no.kind, no.reason)
+        checked = check_reply(reply, question.model, question.batch, question.wanted, question.check)
+        for fault in checked.faults.values():
+            self._client.ledger.note_fault(key, question.purpose.role, fault.kind)
+        return checked, reply.text
+
+    async def together(self, what: str, asked: Sequence[Coroutine[Any, Any, T]], rows: Callable[[T], int]) -> list[T]:
+        """All results, in order; shows how many of them are there.
+
+        What stops the run lets the requests that are under way finish first: their replies are paid for.
+        """
+        done = 0
+
+        async def each(one: Coroutine[Any, Any, T]) -> T:
+            nonlocal done
+            result = await one
+            done += 1
+            self._progress(what, Progress(done, len(asked), ""))
+            return result
+
+        results = await asyncio.gather(*(each(one) for one in asked), return_exceptions=True)
+        broken = [r for r in results if isinstance(r, BaseException)]
+        if broken:
+            raise next((e for e in broken if not isinstance(e, TutelageError)), broken[0])
+        return [r for r in results if not isinstance(r, BaseException)]
+
+    def check_share(self, role: Role, failures: Sequence[TeacherFailure], items: int) -> None:
+        """Stops a run whose teacher fails on too many items.
+
+        Raises:
+            UserError: with the counts and the commonest reasons.
+        """
+        allowed = self._config.max_failed_share
+        if len(failures) < LEAST_FAILURES or len(failures) <= allowed * items:
+            return
+        kinds = Counter(f.kind for f in failures).most_common(3)
+        raise UserError(
+            f"role {role}: {len(failures)} of {items} items got no usable reply, at most {allowed:.0%} may: "
+            + ", ".join(f"{n} {kind}" for kind, n in kinds)
+            + f". The first: {failures[0].reason[:200]}. Replies are kept: take another model for this role in a new "
+            "run, or allow more with: tutelage resume RUN --set teacher.max_failed_share=SHARE"
+        )
+
+
+def load_prompts() -> dict[str, Prompt]:
+    """The teacher's prompts by their short names; raises `ConfigError` when one breaks the format."""
+    return {name: load_prompt(f"teacher_{name}") for name in PROMPTS}
+
+
+def data_block(tag: str, text: str) -> str:
+    """Foreign text between tags that it cannot close: they carry a hash of the text itself."""
+    clean = text.encode("utf-8", "replace").decode()
+    mark = f"{tag} {content_id(clean, 8)}"
+    return f"<{mark}>\n{clean}\n</{mark}>"
+
+
+def failed(item_id: str, role: Role, fault: Fault) -> TeacherFailure:
+    """The record of an item without a usable reply."""
+    return TeacherFailure(item_id=item_id, role=role, kind=fault.kind, reason=fault.reason[:500])
+
+
+def _at(id_: str) -> str:
+    return "" if id_ == ONLY else f"{id_}: "

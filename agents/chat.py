@@ -1,0 +1,318 @@
+"""The client of every OpenAI-compatible endpoint: one request in, one committed reply out.
+
+Over the openai SDK's Chat Completions, whose own retries are off: retries, pauses, concurrency, the budget and
+the ledger are here, in one place. Keys come from the environment and are handed to the SDK only.
+"""
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import httpx2
+import openai
+
+from agents.ledger import Ledger, Purpose, call_key, upper_bound
+from agents.rate import LONGEST_WAIT, Limiter, backoff, retry_after
+from curriculum.errors import TeacherUnavailable, UserError
+from curriculum.records import Message
+from curriculum.teacher_config import Endpoint, TeacherConfig, is_loopback
+from curriculum.teacher_records import FailureKind, Reply
+
+MOST_REPLY_BYTES = 4_000_000
+"""Of a reply's body; one that is longer is not read to its end."""
+MOST_LOST_IN_A_ROW = 8
+"""Items whose every attempt failed, one after another, that stop the run: the endpoint is down."""
+OVERLOADED = (429, 503, 529)
+RETRIED = (408, 409, *OVERLOADED)
+FATAL = {401: "the key was not accepted", 403: "access was refused", 404: "there is no such model or address"}
+
+
+class Call(NamedTuple):
+    """A request for one reply."""
+
+    purpose: Purpose
+    messages: Sequence[Message]
+    schema_name: str
+    schema: Mapping[str, Any]
+    prompt_hash: str
+    what: str = ""
+    """Tells calls apart that would be the same request: a repair, a repeated question."""
+    sample: int = 0
+    """Several independent replies to one request are several samples."""
+
+
+class NoReply(Exception):
+    """A call ended without a reply: a failure of its item."""
+
+    def __init__(self, kind: FailureKind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+class ChatClient:
+    """Asks models, within the budget, and never twice for the same reply."""
+
+    def __init__(self, ledger: Ledger, config: TeacherConfig, seed: int, check_stop: Callable[[], None]) -> None:
+        self.ledger = ledger
+        self._seed = seed
+        self._timeout, self._attempts = config.timeout_seconds, config.attempts
+        self._first_wait = config.backoff_seconds
+        self._check_stop = check_stop
+        self._clients: dict[tuple[str, str | None], openai.AsyncOpenAI] = {}
+        self._limiters: dict[tuple[str, str], Limiter] = {}
+        self._asking: dict[str, asyncio.Task[Reply]] = {}
+        self._settled = asyncio.Condition()
+        self._lost = 0
+        self._luck = random.Random(seed)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        for client in self._clients.values():
+            await client.close()
+
+    async def ask(self, endpoint: Endpoint, call: Call) -> tuple[str, Reply]:
+        """The key of a call and its reply, from the ledger if it was bought before.
+
+        Raises:
+            NoReply: every attempt failed, or the server refuses this request; the run can go on without.
+            BudgetReached: the request does not fit into the budget.
+            StopRequested: a stop was asked for before it was sent.
+            TeacherUnavailable: the endpoint is down, or asks to wait too long.
+            UserError: no key, or the endpoint refuses the key or the model.
+        """
+        body = request_body(endpoint, call, self._seed)
+        key = call_key(endpoint, body, call.what, call.sample)
+        known = self.ledger.find(key)
+        if known is not None:
+            return key, known
+        if key not in self._asking:
+            task = asyncio.create_task(self._buy(endpoint, body, key, call))
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return key, await self._asking[key]
+
+    async def _buy(self, endpoint: Endpoint, body: Mapping[str, Any], key: str, call: Call) -> Reply:
+        limiter = self._limiters.setdefault((endpoint.base_url, endpoint.model), Limiter(endpoint.concurrency))
+        for attempt in range(1, self._attempts + 1):
+            async with limiter.slot(self._check_stop) as started:
+                number = await self._intend(endpoint, body, key, call)
+                try:
+                    reply, headers = await self._send(endpoint, body, call)
+                except _Fault as error:
+                    fault = error
+                    self.ledger.fail(number, fault.reason, fault.billed)
+                except UserError:
+                    self.ledger.fail(number, "the endpoint refused the key or the model", billed=False)
+                    await self._wake()
+                    raise
+                except BaseException:
+                    self.ledger.abandon(number)  # nobody will see its end
+                    raise
+                else:
+                    self.ledger.commit(number, reply, endpoint.prices)
+                    self._lost = 0
+                    limiter.succeeded()
+                    limiter.heed(headers)
+                    await self._wake()
+                    return reply
+            await self._wake()
+            if fault.final:
+                raise NoReply(fault.kind, fault.reason)
+            if fault.overload:
+                limiter.overloaded(started)
+            await self._wait(limiter, endpoint, fault, attempt)
+        self._lost += 1
+        if self._lost >= MOST_LOST_IN_A_ROW:
+            raise TeacherUnavailable(
+                f"{endpoint.base_url}: {self._lost} items in a row got no reply in {self._attempts} attempts each; the "
+                f"last: {fault.reason}. See whether the server is up"
+            )
+        raise NoReply(fault.kind, f"{fault.reason}, the last of {self._attempts} attempts")
+
+    async def _wait(self, limiter: Limiter, endpoint: Endpoint, fault: "_Fault", attempt: int) -> None:
+        """What a server asks for holds for all its requests; without being asked only this one waits."""
+        asked = fault.retry_after
+        if asked is not None and asked > LONGEST_WAIT:
+            raise TeacherUnavailable(f"{endpoint.base_url}: asks to wait {asked:.0f} s. Resume the run after that")
+        if asked is not None:
+            limiter.pause(asked)
+        elif attempt < self._attempts:
+            await asyncio.sleep(backoff(self._first_wait, attempt, self._luck.random()))
+
+    async def _intend(self, endpoint: Endpoint, body: Mapping[str, Any], key: str, call: Call) -> int:
+        """Reserves a request's cost and writes its intent, after waiting for what open requests give back."""
+        need = upper_bound(endpoint, body)
+        async with self._settled:
+            await self._settled.wait_for(lambda: self.ledger.fits(need) or not self.ledger.in_flight)
+            return self.ledger.intend(key, call.purpose, need)
+
+    async def _wake(self) -> None:
+        async with self._settled:
+            self._settled.notify_all()
+
+    async def _send(self, endpoint: Endpoint, body: Mapping[str, Any], call: Call) -> tuple[Reply, Mapping[str, str]]:
+        client = self._client(endpoint)
+        known = {name: value for name, value in body.items() if name not in endpoint.extra_body}
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                client.chat.completions.with_streaming_response.create(
+                    **known, extra_body=endpoint.extra_body or None
+                ) as response,
+            ):
+                content = bytearray()
+                async for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > MOST_REPLY_BYTES:
+                        raise _Fault("too_large", f"the reply has more than {MOST_REPLY_BYTES} bytes", final=True)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+        except openai.APIStatusError as error:
+            raise self._refused(endpoint, error) from None
+        except (TimeoutError, openai.APITimeoutError):
+            raise _Fault("no_reply", f"no reply within {self._timeout:g} s", overload=True) from None
+        except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            cause = error.__cause__ or error
+            raise _Fault("no_reply", f"the connection broke: {type(cause).__name__}") from None
+        key = read_key(endpoint).encode()  # a server that repeats it does not get it into our files
+        text = bytes(content) if endpoint.key_variable is None else bytes(content).replace(key, b"[key]")
+        return read_reply(text, headers, call.prompt_hash), headers
+
+    def _refused(self, endpoint: Endpoint, error: openai.APIStatusError) -> "Exception":
+        status, headers = error.status_code, {k.lower(): v for k, v in error.response.headers.items()}
+        if status in FATAL:
+            variable = f" (key from {endpoint.key_variable})" if endpoint.key_variable else " (no key was sent)"
+            return UserError(
+                f"{endpoint.base_url}, model {endpoint.model}, role {endpoint.role}: {FATAL[status]}, status "
+                f"{status}{variable}. Mend teacher.base_url, teacher.model or the key, and resume"
+            )
+        if status in OVERLOADED or status >= 500:
+            return _Fault("no_reply", f"status {status}", billed=False, overload=True, retry_after=retry_after(headers))
+        return _Fault("refused_request", f"status {status}: {_said(error)}", billed=False, final=True)
+
+    def _client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
+        at = (endpoint.base_url, endpoint.key_variable)
+        if at not in self._clients:
+            self._clients[at] = openai.AsyncOpenAI(
+                base_url=endpoint.base_url,
+                api_key=read_key(endpoint),
+                max_retries=0,
+                timeout=self._timeout,
+                # A redirect could lead anywhere; and what is on this machine needs no proxy.
+                http_client=openai.DefaultAsyncHttpxClient(
+                    follow_redirects=False, trust_env=not is_loopback(endpoint.base_url)
+                ),
+            )
+        return self._clients[at]
+
+
+class _Fault(Exception):
+    """One request failed."""
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        reason: str,
+        *,
+        billed: bool = True,
+        overload: bool = False,
+        final: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.kind, self.reason, self.billed, self.overload = kind, reason, billed, overload
+        self.final, self.retry_after = final, retry_after
+
+
+def read_key(endpoint: Endpoint) -> str:
+    """The endpoint's key from the environment; a word that is none where the config names no variable.
+
+    Raises:
+        UserError: the variable is not set, or holds what cannot be a key.
+    """
+    if endpoint.key_variable is None:
+        return "none"
+    key = os.environ.get(endpoint.key_variable, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise UserError(
+            f"role {endpoint.role}: expected a key in the environment variable {endpoint.key_variable}, got "
+            + ("something with characters that no key has" if key else "none")
+            + f". Set it: export {endpoint.key_variable}=…"
+        )
+    return key
+
+
+def request_body(endpoint: Endpoint, call: Call, seed: int) -> dict[str, Any]:
+    """What is sent, but for the key."""
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": [turn.model_dump() for turn in call.messages],
+        endpoint.token_field: endpoint.max_tokens,
+    }
+    if endpoint.temperature is not None:
+        body["temperature"] = endpoint.temperature
+    if endpoint.seed:
+        body["seed"] = (seed + call.sample) % 2**31
+    if endpoint.structured == "json_schema":
+        schema = {"name": call.schema_name, "strict": True, "schema": dict(call.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    else:
+        if endpoint.structured == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        form = "\n\nReply with one JSON object that follows this JSON schema, and nothing else:\n" + json.dumps(
+            call.schema, sort_keys=True
+        )
+        first = body["messages"][0]
+        body["messages"][0] = first | {"content": first["content"] + form}
+    return body | endpoint.extra_body
+
+
+def read_reply(content: bytes, headers: Mapping[str, str], prompt_hash: str) -> Reply:
+    """A server's answer, whatever its shape: what is not there is empty, and the caller judges it."""
+    try:
+        top = json.loads(content.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise _Fault("no_reply", "the server's answer is no JSON") from None
+    choice = _table(_first(_table(top).get("choices")))
+    message, usage = _table(choice.get("message")), _table(_table(top).get("usage"))
+    if not message:
+        raise _Fault("no_reply", "the server's answer has no message")
+    return Reply(
+        text=_text(message.get("content")) or "",
+        finish_reason=_text(choice.get("finish_reason")),
+        refusal=_text(message.get("refusal")),
+        model=_text(_table(top).get("model")),
+        fingerprint=_text(_table(top).get("system_fingerprint")),
+        request_id=headers.get("x-request-id", "")[:200] or None,
+        prompt_hash=prompt_hash,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count(_table(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0,
+        completion_tokens=_count(usage.get("completion_tokens")),
+        reasoning_tokens=_count(_table(usage.get("completion_tokens_details")).get("reasoning_tokens")) or 0,
+    )
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """The beginning of a server's message; the key is never in what we sent as text, but a server may repeat it."""
+    message = " ".join(str(_table(error.body).get("message", ""))[:300].split())
+    key = error.request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    return (message.replace(key, "[key]") if key and key != "none" else message)[:200]
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else None
+
+
+def _text(value: Any) -> str | None:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12 else None
