@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from agents.chat import Call, ChatClient, NoReply
+from agents.chat import ChatClient, NoReply
 from agents.ledger import Purpose
-from agents.replies import ONLY, Checked, Fault, Row, check_reply, json_schema
+from agents.prompting import data_block, load_prompts
+from agents.replies import ONLY, Checked, Fault, check_reply, json_schema
+from agents.wire import Call
 from curriculum.config import Config
 from curriculum.errors import TutelageError, UserError
-from curriculum.prompts import Prompt, load_prompt
-from curriculum.records import Message, content_id
+from curriculum.records import Message
 from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherFailure
 from student.interface import Progress
 
-PROMPTS = ("skills", "merge", "label", "diagnose", "write", "solve", "repair")
 REPAIR_CHARS = 6000
 """Of the faulty reply that are shown in the repair turn."""
 LEAST_FAILURES = 3
@@ -97,16 +97,31 @@ class Asker:
             self._client.ledger.note_fault(key, question.purpose.role, fault.kind)
         return checked, reply.text
 
-    async def together(self, what: str, asked: Sequence[Coroutine[Any, Any, T]], rows: Callable[[T], int]) -> list[T]:
-        """All results, in order; shows how many of them are there.
+    async def together(
+        self,
+        what: str,
+        role: Role,
+        asked: Sequence[Coroutine[Any, Any, T]],
+        items: int,
+        failures: Callable[[T], Sequence[TeacherFailure]],
+    ) -> list[T]:
+        """All results, in order; shows how many are there, and stops the run when too many items fail.
 
         What stops the run lets the requests that are under way finish first: their replies are paid for.
+
+        Raises:
+            UserError: more than `max_failed_share` of the items failed; with the counts and the commonest reasons.
+            TutelageError: what stops a run, see `ChatClient.ask`.
         """
         done = 0
+        bad: list[TeacherFailure] = []
 
         async def each(one: Coroutine[Any, Any, T]) -> T:
             nonlocal done
             result = await one
+            bad.extend(failures(result))
+            if len(bad) >= LEAST_FAILURES and len(bad) > self._config.max_failed_share * items:
+                raise self._client.halt(self._too_many(role, bad, items))
             done += 1
             self._progress(what, Progress(done, len(asked), ""))
             return result
@@ -117,34 +132,15 @@ class Asker:
             raise next((e for e in broken if not isinstance(e, TutelageError)), broken[0])
         return [r for r in results if not isinstance(r, BaseException)]
 
-    def check_share(self, role: Role, failures: Sequence[TeacherFailure], items: int) -> None:
-        """Stops a run whose teacher fails on too many items.
-
-        Raises:
-            UserError: with the counts and the commonest reasons.
-        """
-        allowed = self._config.max_failed_share
-        if len(failures) < LEAST_FAILURES or len(failures) <= allowed * items:
-            return
+    def _too_many(self, role: Role, failures: Sequence[TeacherFailure], items: int) -> UserError:
         kinds = Counter(f.kind for f in failures).most_common(3)
-        raise UserError(
-            f"role {role}: {len(failures)} of {items} items got no usable reply, at most {allowed:.0%} may: "
+        return UserError(
+            f"role {role}: {len(failures)} of {items} items got no usable reply, at most "
+            f"{self._config.max_failed_share:.0%} may: "
             + ", ".join(f"{n} {kind}" for kind, n in kinds)
             + f". The first: {failures[0].reason[:200]}. Replies are kept: take another model for this role in a new "
             "run, or allow more with: tutelage resume RUN --set teacher.max_failed_share=SHARE"
         )
-
-
-def load_prompts() -> dict[str, Prompt]:
-    """The teacher's prompts by their short names; raises `ConfigError` when one breaks the format."""
-    return {name: load_prompt(f"teacher_{name}") for name in PROMPTS}
-
-
-def data_block(tag: str, text: str) -> str:
-    """Foreign text between tags that it cannot close: they carry a hash of the text itself."""
-    clean = text.encode("utf-8", "replace").decode()
-    mark = f"{tag} {content_id(clean, 8)}"
-    return f"<{mark}>\n{clean}\n</{mark}>"
 
 
 def failed(item_id: str, role: Role, fault: Fault) -> TeacherFailure:

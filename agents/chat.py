@@ -5,19 +5,18 @@ the ledger are here, in one place. Keys come from the environment and are handed
 """
 
 import asyncio
-import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import httpx2
 import openai
 
-from agents.ledger import Ledger, Purpose, call_key, upper_bound
+from agents.ledger import Ledger, call_key, upper_bound
 from agents.rate import LONGEST_WAIT, Limiter, backoff, retry_after
-from curriculum.errors import TeacherUnavailable, UserError
-from curriculum.records import Message
+from agents.wire import Call, read_reply, request_body, table
+from curriculum.errors import BudgetReached, TeacherUnavailable, TutelageError, UserError
 from curriculum.teacher_config import Endpoint, TeacherConfig, is_loopback
 from curriculum.teacher_records import FailureKind, Reply
 
@@ -28,20 +27,6 @@ MOST_LOST_IN_A_ROW = 8
 OVERLOADED = (429, 503, 529)
 RETRIED = (408, 409, *OVERLOADED)
 FATAL = {401: "the key was not accepted", 403: "access was refused", 404: "there is no such model or address"}
-
-
-class Call(NamedTuple):
-    """A request for one reply."""
-
-    purpose: Purpose
-    messages: Sequence[Message]
-    schema_name: str
-    schema: Mapping[str, Any]
-    prompt_hash: str
-    what: str = ""
-    """Tells calls apart that would be the same request: a repair, a repeated question."""
-    sample: int = 0
-    """Several independent replies to one request are several samples."""
 
 
 class NoReply(Exception):
@@ -67,7 +52,18 @@ class ChatClient:
         self._asking: dict[str, asyncio.Task[Reply]] = {}
         self._settled = asyncio.Condition()
         self._lost = 0
+        self._halt: TutelageError | None = None
         self._luck = random.Random(seed)
+
+    def halt(self, reason: TutelageError) -> TutelageError:
+        """What stops the run: nothing is sent any more, and whoever wants to send gets it raised."""
+        self._halt = self._halt or reason
+        return self._halt
+
+    def _check(self) -> None:
+        if self._halt is not None:
+            raise self._halt
+        self._check_stop()
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -98,17 +94,17 @@ class ChatClient:
     async def _buy(self, endpoint: Endpoint, body: Mapping[str, Any], key: str, call: Call) -> Reply:
         limiter = self._limiters.setdefault((endpoint.base_url, endpoint.model), Limiter(endpoint.concurrency))
         for attempt in range(1, self._attempts + 1):
-            async with limiter.slot(self._check_stop) as started:
+            async with limiter.slot(self._check) as started:
                 number = await self._intend(endpoint, body, key, call)
                 try:
                     reply, headers = await self._send(endpoint, body, call)
                 except _Fault as error:
                     fault = error
                     self.ledger.fail(number, fault.reason, fault.billed)
-                except UserError:
+                except UserError as error:
                     self.ledger.fail(number, "the endpoint refused the key or the model", billed=False)
                     await self._wake()
-                    raise
+                    raise self.halt(error) from None
                 except BaseException:
                     self.ledger.abandon(number)  # nobody will see its end
                     raise
@@ -127,9 +123,11 @@ class ChatClient:
             await self._wait(limiter, endpoint, fault, attempt)
         self._lost += 1
         if self._lost >= MOST_LOST_IN_A_ROW:
-            raise TeacherUnavailable(
-                f"{endpoint.base_url}: {self._lost} items in a row got no reply in {self._attempts} attempts each; the "
-                f"last: {fault.reason}. See whether the server is up"
+            raise self.halt(
+                TeacherUnavailable(
+                    f"{endpoint.base_url}: {self._lost} items in a row got no reply in {self._attempts} attempts each; "
+                    f"the last: {fault.reason}. See whether the server is up, and resume"
+                )
             )
         raise NoReply(fault.kind, f"{fault.reason}, the last of {self._attempts} attempts")
 
@@ -137,7 +135,9 @@ class ChatClient:
         """What a server asks for holds for all its requests; without being asked only this one waits."""
         asked = fault.retry_after
         if asked is not None and asked > LONGEST_WAIT:
-            raise TeacherUnavailable(f"{endpoint.base_url}: asks to wait {asked:.0f} s. Resume the run after that")
+            raise self.halt(
+                TeacherUnavailable(f"{endpoint.base_url}: asks to wait {asked:.0f} s. Resume the run after that")
+            )
         if asked is not None:
             limiter.pause(asked)
         elif attempt < self._attempts:
@@ -148,7 +148,11 @@ class ChatClient:
         need = upper_bound(endpoint, body)
         async with self._settled:
             await self._settled.wait_for(lambda: self.ledger.fits(need) or not self.ledger.in_flight)
-            return self.ledger.intend(key, call.purpose, need)
+            self._check()
+            try:
+                return self.ledger.intend(key, call.purpose, need)
+            except BudgetReached as reached:
+                raise self.halt(reached) from None
 
     async def _wake(self) -> None:
         async with self._settled:
@@ -179,7 +183,10 @@ class ChatClient:
             raise _Fault("no_reply", f"the connection broke: {type(cause).__name__}") from None
         key = read_key(endpoint).encode()  # a server that repeats it does not get it into our files
         text = bytes(content) if endpoint.key_variable is None else bytes(content).replace(key, b"[key]")
-        return read_reply(text, headers, call.prompt_hash), headers
+        try:
+            return read_reply(text, headers, call.prompt_hash), headers
+        except ValueError as error:
+            raise _Fault("no_reply", str(error)) from None
 
     def _refused(self, endpoint: Endpoint, error: openai.APIStatusError) -> "Exception":
         status, headers = error.status_code, {k.lower(): v for k, v in error.response.headers.items()}
@@ -245,74 +252,8 @@ def read_key(endpoint: Endpoint) -> str:
     return key
 
 
-def request_body(endpoint: Endpoint, call: Call, seed: int) -> dict[str, Any]:
-    """What is sent, but for the key."""
-    body: dict[str, Any] = {
-        "model": endpoint.model,
-        "messages": [turn.model_dump() for turn in call.messages],
-        endpoint.token_field: endpoint.max_tokens,
-    }
-    if endpoint.temperature is not None:
-        body["temperature"] = endpoint.temperature
-    if endpoint.seed:
-        body["seed"] = (seed + call.sample) % 2**31
-    if endpoint.structured == "json_schema":
-        schema = {"name": call.schema_name, "strict": True, "schema": dict(call.schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    else:
-        if endpoint.structured == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        form = "\n\nReply with one JSON object that follows this JSON schema, and nothing else:\n" + json.dumps(
-            call.schema, sort_keys=True
-        )
-        first = body["messages"][0]
-        body["messages"][0] = first | {"content": first["content"] + form}
-    return body | endpoint.extra_body
-
-
-def read_reply(content: bytes, headers: Mapping[str, str], prompt_hash: str) -> Reply:
-    """A server's answer, whatever its shape: what is not there is empty, and the caller judges it."""
-    try:
-        top = json.loads(content.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        raise _Fault("no_reply", "the server's answer is no JSON") from None
-    choice = _table(_first(_table(top).get("choices")))
-    message, usage = _table(choice.get("message")), _table(_table(top).get("usage"))
-    if not message:
-        raise _Fault("no_reply", "the server's answer has no message")
-    return Reply(
-        text=_text(message.get("content")) or "",
-        finish_reason=_text(choice.get("finish_reason")),
-        refusal=_text(message.get("refusal")),
-        model=_text(_table(top).get("model")),
-        fingerprint=_text(_table(top).get("system_fingerprint")),
-        request_id=headers.get("x-request-id", "")[:200] or None,
-        prompt_hash=prompt_hash,
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        cached_tokens=_count(_table(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0,
-        completion_tokens=_count(usage.get("completion_tokens")),
-        reasoning_tokens=_count(_table(usage.get("completion_tokens_details")).get("reasoning_tokens")) or 0,
-    )
-
-
 def _said(error: openai.APIStatusError) -> str:
     """The beginning of a server's message; the key is never in what we sent as text, but a server may repeat it."""
-    message = " ".join(str(_table(error.body).get("message", ""))[:300].split())
+    message = " ".join(str(table(error.body).get("message", ""))[:300].split())
     key = error.request.headers.get("authorization", "").removeprefix("Bearer ").strip()
     return (message.replace(key, "[key]") if key and key != "none" else message)[:200]
-
-
-def _table(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value else None
-
-
-def _text(value: Any) -> str | None:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12 else None

@@ -36,6 +36,8 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, su
 
 INTERRUPTED = 130
 """Exit code of a run that was asked to stop."""
+OVER_BUDGET = 3
+"""Exit code of a run that stopped at a limit of `teacher.budget`."""
 
 
 @app.command()
@@ -62,7 +64,7 @@ def run(
             with directory:
                 _go(directory, loaded, json_)
         except UserError:
-            if not (directory.stage_path("prepare") / DONE).exists():
+            if not (directory.stage_path("prepare") / DONE).exists():  # no teacher was asked yet
                 remove_run(directory)  # nothing was done yet: leave nothing half-written
             raise
 
@@ -184,7 +186,7 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     from agents.reporting import print_report, write_pages
     from agents.session import open_loop
     from agents.tracking import track
-    from curriculum.errors import StopRequested
+    from curriculum.errors import BudgetReached, StopRequested
     from curriculum.rundir import finished_rounds
 
     progress = ProgressPrinter()
@@ -195,6 +197,10 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     try:
         with open_loop(directory, config, progress) as loop, _graceful_stop(loop, control):
             state = run_graph(loop, control)
+    except BudgetReached as reached:
+        status = "over_budget"
+        raise_ = "".join(f" --set teacher.budget.{name}=…" for name in reached.limits)
+        progress.say(f"stopped at the budget: {reached}\ngo on with: tutelage resume {directory.path}{raise_}")
     except StopRequested as stop:
         status = "interrupted"
         progress.say(str(stop))
@@ -213,8 +219,8 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
         status = made.status if status == "finished" else status
     if json_:
         _json_line(directory, status, rounds)
-    if status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    if status in ("interrupted", "over_budget"):
+        raise typer.Exit(INTERRUPTED if status == "interrupted" else OVER_BUDGET)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from curriculum.errors import StudentError
 from curriculum.extraction import taught_text
 from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.grading import Grader
-from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer
+from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer, content_id
 from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_record, write_records
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
@@ -59,6 +59,8 @@ def _evaluate(
         "prompt": loop.prompt.hash,
         "arm": arm,
     }
+    if loop.unlabelled:
+        inputs["items"] = content_id([e.id for e in examples], 64)
     name = of if arm == "plain" else f"{of}_{arm}"
 
     def work(folder: Path) -> dict[str, int]:

@@ -102,7 +102,10 @@ def run_plain(loop: Loop) -> State:
         for name in names:
             state.update(NODES[name](loop, state))
 
-    step("prepare", "catalogue", "label")
+    step("prepare", "catalogue")
+    if state["waiting_for"]:
+        return state
+    step("label")
     while True:
         step("evaluate", "diagnose", "profile")
         if after_profile(loop, state) == "gate":

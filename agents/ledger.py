@@ -11,12 +11,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from curriculum.errors import BudgetReached
+from curriculum.errors import BudgetReached, RunDirError
 from curriculum.records import content_id
-from curriculum.rundir import append_journal, open_journal
+from curriculum.rundir import append_journal, open_journal, read_journal
 from curriculum.teacher_config import Budget, Endpoint, Prices, Role
 from curriculum.teacher_records import CallEvent, FailureKind, FaultCount, Reply, SpendRow
 
+LEDGER = Path("teacher", "calls.jsonl")
+"""In a run's folder: not canonical, it says what was spent."""
 NANO = 10**9
 TOKENS_PER_TURN = 32
 """More than a chat template puts around a turn."""
@@ -76,8 +78,9 @@ def upper_bound(endpoint: Endpoint, body: Mapping[str, Any]) -> Amount:
 class Ledger:
     """The calls of a run, on disk as JSON lines, and the budget they count against."""
 
-    def __init__(self, path: Path, budget: Budget) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, budget: Budget, read_only: bool = False) -> None:
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._replies: dict[str, Reply] = {}
         self._open: dict[int, CallEvent] = {}
@@ -89,7 +92,7 @@ class Ledger:
         self._limits = {"requests": budget.requests, "tokens": budget.tokens, "nano": money}
         self.spent = Amount()
         """What is settled, and every intent that is not."""
-        for event in open_journal(path, CallEvent):
+        for event in (read_journal if read_only else open_journal)(path, CallEvent):
             self._take_in(event)
 
     def find(self, key: str) -> Reply | None:
@@ -117,7 +120,9 @@ class Ledger:
             "nano": f"teacher.budget.money is {(self._limits['nano'] or 0) / NANO:g}, {self.spent.nano / NANO:.6g} is "
             f"spent and the next request may take {need.nano / NANO:.6g}",
         }
-        return BudgetReached("; ".join(said[name] for name in names), tuple(names))
+        return BudgetReached(
+            "; ".join(said[name] for name in names), tuple("money" if name == "nano" else name for name in names)
+        )
 
     def intend(self, key: str, purpose: Purpose, need: Amount) -> int:
         """Writes an intent and reserves its cost; returns the request's number.
@@ -196,7 +201,11 @@ class Ledger:
             self.spent = self.spent.plus(Amount(1, event.tokens, event.money_nano))
             row["requests"] += 1
             return
-        intent = self._open.pop(event.number)
+        intent = self._open.pop(event.number, None)
+        if intent is None:
+            raise RunDirError(
+                f"{self._path}: request {event.number} ends without having begun. Put the file back as it was"
+            )
         self._mine.discard(event.number)
         self.spent = self.spent.minus(Amount(0, intent.tokens, intent.money_nano))
         self.spent = self.spent.plus(Amount(0, event.tokens, event.money_nano))

@@ -19,8 +19,12 @@ from curriculum.plan_file import read_approval
 from curriculum.prompts import Prompt
 from curriculum.records import Example, Skill, SkillCatalogue, SkillLabel, Split
 from curriculum.round_records import RoundPlan, TrainingRow
-from curriculum.rundir import RunDir, read_record, read_records
+from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
+from curriculum.teacher_records import TeacherFailure
 from student.interface import AdapterFiles, Progress, Student
+
+FAILED = "failed.jsonl"
+"""In a stage's folder: the items its teacher failed on, if there are any."""
 
 
 class State(TypedDict, total=False):
@@ -104,14 +108,34 @@ class Loop:
         """The skill catalogue; only after `catalogue`."""
         return read_record(self.run.stage_path("catalogue") / "skills.json", SkillCatalogue)
 
+    @cached_property
+    def proposed(self) -> SkillCatalogue:
+        """The catalogue as the teacher proposed it, before a person's edits: what it is asked with."""
+        path = self.run.stage_path("catalogue") / "proposed.json"
+        return read_record(path, SkillCatalogue) if path.exists() else self.catalogue
+
+    @cached_property
+    def moved_skills(self) -> dict[str, str | None]:
+        """Proposed skill → skill of the catalogue, `None` where it was dropped; empty when nothing was edited."""
+        path = self.run.stage_path("catalogue") / "moved.json"
+        return dict(read_json(path)["moved"]) if path.exists() else {}
+
+    @cached_property
+    def unlabelled(self) -> frozenset[str]:
+        """The examples that have no label and so take no part; only after `label`."""
+        path = self.run.stage_path("label") / FAILED
+        return frozenset(r.item_id for r in read_records(path, TeacherFailure)) if path.exists() else frozenset()
+
     @property
     def skills(self) -> tuple[Skill, ...]:
         """The skills of the catalogue."""
         return self.catalogue.skills
 
     def split(self, split: Split) -> list[Example]:
-        """The examples of one split, sorted by id."""
-        return sorted((e for e in self.examples.values() if e.split == split), key=lambda e: e.id)
+        """The examples of one split, sorted by id; after `label` only those that have a label."""
+        labelled = (self.run.stage_path("label") / DONE).exists()
+        unlabelled = self.unlabelled if labelled else frozenset()
+        return sorted((e for e in self.examples.values() if e.split == split and e.id not in unlabelled), key=_id)
 
     def held_out(self) -> list[Example]:
         """The examples no training row may touch: those of the held-out splits and of the extra sets."""
@@ -130,6 +154,10 @@ class Loop:
         """The rows a round added to the training set: all but its replay."""
         rows = read_records(self.run.round_stage(round_, "build") / "training_set.jsonl", TrainingRow)
         return [row for row in rows if row.origin != "replay"]
+
+
+def _id(example: Example) -> str:
+    return example.id
 
 
 def stage_inputs(loop: Loop, *folders: Path) -> dict[str, str]:

@@ -5,35 +5,57 @@ whether the stage ran now or was found done. Nodes do not know that they are in 
 loop over them does the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.evaluation import evaluate_split
 from agents.history import accepted_rounds, gate_folder, past_rounds, pool_sizes, written_levels
-from agents.loop import Loop, State, stage_inputs
+from agents.loop import FAILED, Loop, State, stage_inputs
 from agents.teacher import Failure
+from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide
 from curriculum.plan import check_edited, make_plan
 from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
 from curriculum.profile import build_profile
-from curriculum.records import Diagnosis, Verdict
+from curriculum.records import Diagnosis, SkillLabel, Verdict
 from curriculum.round_records import MissingSkillProfile
-from curriculum.rundir import read_record, read_records, write_record, write_records
+from curriculum.rundir import read_record, read_records, write_json, write_record, write_records
+from curriculum.teacher_config import Role
+from curriculum.teacher_records import TeacherFailure
 
 APPROVED = "plan.approved.yaml"
+CATALOGUE = "catalogue.yaml"
 
 
 def catalogue(loop: Loop, state: State) -> State:
-    """The teacher names the skills."""
+    """The teacher names the skills; those of an LLM a person may rename, merge and drop."""
     inputs = stage_inputs(loop, loop.run.stage_path("prepare"))
+    folder = loop.run.stage_path("catalogue")
+    file = folder / CATALOGUE
 
     def work(folder: Path) -> Mapping[str, Any]:
-        write_record(folder / "skills.json", loop.teacher.propose_skills(loop.split("pool")))
+        proposed = loop.teacher.propose_skills(loop.split("pool"))
+        if loop.config.teacher.kind == "offline":
+            write_record(folder / "skills.json", proposed)
+            return {}
+        if not file.exists():
+            write_catalogue(file, proposed, approved=not loop.config.teacher.catalogue.approve)
+        edited = read_catalogue(file)
+        if not edited.approved:
+            raise _WaitingForApproval(file)
+        made, moved = edited_catalogue(proposed, edited, file)
+        write_record(folder / "proposed.json", proposed)
+        write_json(folder / "moved.json", {"schema_version": 1, "moved": moved})
+        write_record(folder / "skills.json", made)
         return {}
 
-    return loop.stage(loop.run.stage_path("catalogue"), inputs, work)
+    try:
+        update = loop.stage(folder, inputs, work)
+    except _WaitingForApproval:
+        return {"waiting_for": str(file)}
+    return {**update, "waiting_for": ""}
 
 
 def label(loop: Loop, state: State) -> State:
@@ -41,8 +63,20 @@ def label(loop: Loop, state: State) -> State:
     inputs = stage_inputs(loop, loop.run.stage_path("prepare"), loop.run.stage_path("catalogue"))
 
     def work(folder: Path) -> Mapping[str, Any]:
-        labels = sorted(loop.teacher.label(loop.examples.values(), loop.catalogue), key=lambda r: r.example_id)
+        labels: list[SkillLabel] = []
+        failures: list[TeacherFailure] = []
+        for made in loop.teacher.label(loop.examples.values(), loop.proposed):
+            if isinstance(made, SkillLabel):
+                skills = mapped(made.skills, loop.moved_skills)
+                if skills:
+                    labels.append(made.model_copy(update={"skills": skills}))
+                else:
+                    failures.append(failed(made.example_id, "label", "all of its skills were dropped"))
+            else:
+                failures.append(made)
+        labels.sort(key=lambda r: r.example_id)
         write_records(folder / "labels.jsonl", labels)
+        write_failures(folder, failures)
         return {}
 
     return loop.stage(loop.run.stage_path("label"), inputs, work)
@@ -61,12 +95,22 @@ def diagnose(loop: Loop, state: State) -> State:
     inputs = stage_inputs(loop, loop.run.stage_path("label"), probe.folder)
 
     def work(folder: Path) -> Mapping[str, Any]:
-        failures = [
+        wrong = [
             Failure(loop.examples[grade.example_id], answer, grade, loop.labels[grade.example_id])
             for answer, grade in zip(probe.answers, probe.grades, strict=True)
             if grade.verdict not in (Verdict.CORRECT, Verdict.FAILED)
         ]
-        write_records(folder / "diagnoses.jsonl", loop.teacher.diagnose(failures))
+        diagnoses: list[Diagnosis] = []
+        failures: list[TeacherFailure] = []
+        for made in loop.teacher.diagnose(wrong, loop.proposed, state["round"]):
+            if isinstance(made, TeacherFailure):
+                failures.append(made)
+            elif skills := mapped(made.missing_skills, loop.moved_skills):
+                diagnoses.append(made.model_copy(update={"missing_skills": skills}))
+            else:
+                failures.append(failed(made.answer_id, "diagnose", "all of its skills were dropped"))
+        write_records(folder / "diagnoses.jsonl", diagnoses)
+        write_failures(folder, failures)
         return {}
 
     return loop.stage(loop.run.round_stage(state["round"], "diagnose"), inputs, work)
@@ -140,8 +184,20 @@ def approve(loop: Loop, state: State) -> State:
     return {**update, "waiting_for": ""}
 
 
+def write_failures(folder: Path, failures: Sequence[TeacherFailure]) -> None:
+    """Lists the items a stage's teacher failed on; no file when there are none."""
+    if failures:
+        ordered = sorted(failures, key=lambda f: (f.role, f.item_id))
+        write_records(folder / FAILED, ordered)
+
+
+def failed(item_id: str, role: Role, reason: str) -> TeacherFailure:
+    """An item whose skills a person's edits took away."""
+    return TeacherFailure(item_id=item_id, role=role, kind="unknown_skill", reason=reason)
+
+
 class _WaitingForApproval(Exception):
-    """Leaves the stage undone: a person has not approved the plan yet."""
+    """Leaves the stage undone: a person has not approved the plan or the catalogue yet."""
 
 
 def gate(loop: Loop, state: State) -> State:

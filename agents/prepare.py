@@ -34,6 +34,7 @@ def prepare(loop: Loop, state: State) -> State:
         "base": loop.base_hash,
         "prompt": loop.prompt.hash,
         "grader": _grader_hash(data),
+        **loop.teacher.identity,
     }
     for name, source in loop.config.extra.items():
         with _said_of(name, source):

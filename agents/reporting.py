@@ -4,6 +4,7 @@ A round's report and the final test are stages with canonical files; `report.jso
 `report.html` and `report.md` are views of it with the times added, made anew whenever something is done.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from agents.evaluation import SERVING, evaluate_extra, evaluate_split
 from agents.history import gate_decision
-from agents.loop import Loop, State, stage_inputs
+from agents.ledger import LEDGER, Ledger
+from agents.loop import FAILED, Loop, State, stage_inputs
 from agents.tracking import track
 from curriculum.config import Config
 from curriculum.data_config import GeneratorData
@@ -36,8 +38,12 @@ from curriculum.rundir import (
     write_json,
     write_record,
 )
+from curriculum.teacher_config import Role
+from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherReport
 from student.interface import AdapterFiles
 
+TEACHING: tuple[Role, ...] = ("skills", "label", "diagnose", "write", "solve")
+"""The roles that a run's nodes ask."""
 OPENINGS = "final_openings.jsonl"
 """Every opening of the final split, with its time: not canonical, it is a log."""
 
@@ -179,7 +185,8 @@ def gather(run: RunDir, config: Config) -> RunReport:
         stop_reason=rounds[-1].reason if by_rule else None,
         base=config.student.base,
         base_hash=read_json(run.stage_path("prepare") / DONE)["inputs"]["base"],
-        teacher=config.teacher.kind,
+        teacher=config.teacher.kind if config.teacher.kind == "offline" else str(config.teacher.model),
+        teaching=_teaching(run, config),
         data=_data_words(config),
         split_sizes=splits["counts"],
         extra_sizes=splits.get("extra", {}),
@@ -199,9 +206,10 @@ def _data_words(config: Config) -> str:
 
 
 def _notes(config: Config) -> tuple[str, ...]:
-    notes = [
+    offline = (
         "The teacher is offline: no LLM. Skills are those the data declare; written rows are generated, not authored."
-    ]
+    )
+    notes = [offline if config.teacher.kind == "offline" else _teacher_note(config)]
     if config.student.base == "smollm2-135m":
         notes.append("The base is SmolLM2-135M-Instruct dequantised from a Q4_1 file: not the original weights.")
     if config.student.engine == "fake":
@@ -229,6 +237,31 @@ def _served(run: RunDir) -> list[str]:
         what = f"{made.how} weights{f' {files}' if files else ''}"
         sentences[made.adapter] = f"{made.adapter} was answered for by {made.engine} in {made.dtype}: {what}.{canary}"
     return list(sentences.values())
+
+
+def _teacher_note(config: Config) -> str:
+    models = ", ".join(dict.fromkeys(config.teacher.endpoint(role).model for role in TEACHING))
+    own = config.teacher.labels == "teacher"
+    return (
+        f"The teacher is an LLM ({models}): "
+        + ("skills, labels, diagnoses" if own else "diagnoses")
+        + " and written rows are its opinion, not measured truth."
+    )
+
+
+def _teaching(run: RunDir, config: Config) -> TeacherReport | None:
+    """What an LLM teacher cost and failed at so far."""
+    if config.teacher.kind == "offline":
+        return None
+    ledger = Ledger(run.path / LEDGER, config.teacher.budget, read_only=True)
+    failures = [f for path in sorted(run.path.rglob(FAILED)) for f in read_records(path, TeacherFailure)]
+    counts = Counter((f.role, f.kind) for f in failures)
+    return TeacherReport(
+        models={role: config.teacher.endpoint(role).model for role in TEACHING},
+        spend=ledger.spend(),
+        faults=ledger.faults(),
+        failed=tuple(FailedCount(role=role, kind=kind, items=n) for (role, kind), n in sorted(counts.items())),
+    )
 
 
 def _lineage(facts: Mapping[str, Any]) -> list[str]:

@@ -1,13 +1,13 @@
 """Starting and resuming a run: the run directory's first files, the config's identity, the parts of the loop.
 
-The only place that chooses a student: transformers, vLLM or a fake.
+The only place that chooses a student (transformers, vLLM or a fake) and a teacher (offline or an LLM).
 """
 
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 
+from agents.ledger import LEDGER, Ledger
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
-from agents.teacher import OfflineTeacher
+from agents.teacher import OfflineTeacher, Teacher
 from curriculum.config import Config, flatten, load_config
 from curriculum.data_config import FileSource, Source
 from curriculum.errors import ConfigError, RunDirError
@@ -187,9 +188,26 @@ def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterato
             student = stack.enter_context(closing(LocalStudent(config.student, config.training, prompt.text)))
         grader = stack.enter_context(_grader(config.data))
         graders = {name: stack.enter_context(_grader(source)) for name, source in config.extra.items()}
-        teacher = OfflineTeacher(config)
+        teacher = _teacher(run, config, grader, progress, stack, lambda: loop.check_stop())
         loop = Loop(run, config, teacher, student, prompt, grader, progress, progress.say, graders)
         yield loop
+
+
+def _teacher(
+    run: RunDir,
+    config: Config,
+    grader: Grader,
+    progress: ProgressPrinter,
+    stack: ExitStack,
+    check_stop: Callable[[], None],
+) -> Teacher:
+    if config.teacher.kind == "offline":
+        return OfflineTeacher(config)
+    from agents.llm_teacher import LLMTeacher  # and with it the client, which an offline run does not need
+
+    ledger = Ledger(run.path / LEDGER, config.teacher.budget)
+    teacher = LLMTeacher(config, ledger, grader, progress, progress.say, check_stop)
+    return stack.enter_context(closing(teacher))
 
 
 def check_grader_trusted(run: RunDir, config: Config, trusted: bool) -> None:

@@ -4,10 +4,12 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs
+from agents.nodes import write_failures
+from agents.teacher import WriteOrder
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
 from curriculum.mixture import draw_pool, training_rows
@@ -15,6 +17,7 @@ from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
 from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
+from curriculum.teacher_records import TeacherFailure
 from student.interface import Progress, TrainingResult, TrainingSettings
 
 
@@ -26,7 +29,7 @@ def build(loop: Loop, state: State) -> State:
 
     def work(folder: Path) -> Mapping[str, Any]:
         plan = loop.plan(round_)
-        written, labels, dropped = _write(loop, plan)
+        written, labels, dropped, failures = _write(loop, plan)
         accepted = [row for r in accepted_rounds(loop, round_) for row in loop.new_rows(r)]
         used = Counter(row.example_id for row in accepted)
         drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
@@ -46,6 +49,7 @@ def build(loop: Loop, state: State) -> State:
         write_records(folder / "written.jsonl", [example for example, _ in written])
         write_records(folder / "labels.jsonl", labels)
         write_records(folder / "dropped.jsonl", dropped)
+        write_failures(folder, failures)
         write_records(folder / "training_set.jsonl", rows)
         counts = {
             "pool_rows_moved_to_other_skills": drawn.moved,
@@ -62,32 +66,51 @@ def _round_outputs(loop: Loop, round_: int) -> list[Path]:
     return [loop.run.round_stage(round_, "build"), gate_folder(loop, round_)]
 
 
-def _write(loop: Loop, plan: RoundPlan) -> tuple[list[tuple[Example, str]], list[SkillLabel], list[DroppedRow]]:
-    """New examples as the plan orders them, with the skill each was written for, their labels, and the rejected."""
+class _Made(NamedTuple):
+    """What a round had written: each example with the skill it was written for, and what became of the others."""
+
+    rows: list[tuple[Example, str]]
+    labels: list[SkillLabel]
+    dropped: list[DroppedRow]
+    failures: list[TeacherFailure]
+
+
+def _write(loop: Loop, plan: RoundPlan) -> _Made:
+    """New examples as the plan orders them."""
     if not plan.written_rows:
-        return [], [], []
-    taken = {normalise(e.question) for e in (*loop.examples.values(), *loop.held_out())}
+        return _Made([], [], [], [])
+    known = [*loop.examples.values(), *(e for items in loop.extra.values() for e in items)]
     for r in range(1, plan.round):
-        earlier = read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example)
-        taken |= {normalise(e.question) for e in earlier}
+        known += read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example)
+    taken = {normalise(e.question) for e in known}
+    skills = {s.id: s for s in loop.skills}
     written: list[tuple[Example, str]] = []
+    labels: dict[str, SkillLabel] = {}
+    dropped: list[DroppedRow] = []
+    failures: list[TeacherFailure] = []
     for skill in plan.skills:
+        seeds = [e for e in loop.split("pool") if skill.skill in loop.labels[e.id].skills]
         for difficulty, count in sorted(skill.written_rows.items()):
             seed = int(content_id({"seed": plan.seed, "skill": skill.skill, "difficulty": difficulty}, 8), 16)
-            made = loop.teacher.write(skill.skill, difficulty, count, seed, taken)
-            taken |= {normalise(e.question) for e in made}
-            written += [(e, skill.skill) for e in made]
+            order = WriteOrder(plan.round, skills[skill.skill], difficulty, count, seed, taken, seeds, known)
+            made = loop.teacher.write(order, loop.proposed, loop.moved_skills)
+            taken |= {normalise(e.question) for e in made.examples}
+            known += made.examples
+            written += [(e, skill.skill) for e in made.examples]
+            labels |= {r.example_id: r for r in made.labels}
+            dropped += made.dropped
+            failures += made.failures
             loop.progress(f"writing rows of round {plan.round}", Progress(len(written), plan.written_rows, skill.skill))
     examples = [e for e, _ in written]
     rejected = loop.grader.check_gold(examples) | leaks(examples, loop.held_out())
     kept = [(e, skill) for e, skill in written if e.id not in rejected]
-    dropped = [
+    dropped += [
         DroppedRow(example_id=e.id, skill=skill, origin="written", reason=rejected[e.id])
         for e, skill in written
         if e.id in rejected
     ]
-    labels = sorted(loop.teacher.label([e for e, _ in kept], loop.catalogue), key=lambda r: r.example_id)
-    return sorted(kept, key=lambda pair: pair[0].id), labels, dropped
+    kept.sort(key=lambda pair: pair[0].id)
+    return _Made(kept, [labels[e.id] for e, _ in kept], dropped, failures)
 
 
 def train(loop: Loop, state: State) -> State:

@@ -22,6 +22,8 @@ from curriculum.records import (
     Verdict,
     content_id,
 )
+from curriculum.round_records import DroppedRow
+from curriculum.teacher_records import TeacherFailure
 
 
 class Failure(NamedTuple):
@@ -33,20 +35,52 @@ class Failure(NamedTuple):
     label: SkillLabel
 
 
+class WriteOrder(NamedTuple):
+    """New examples of one skill at one difficulty."""
+
+    round: int
+    skill: Skill
+    difficulty: int
+    rows: int
+    seed: int
+    taken: Set[str]
+    """Normalised questions that no new example may have."""
+    seeds: Sequence[Example] = ()
+    """Pool examples of the skill."""
+    known: Sequence[Example] = ()
+    """What a new example may not come near: the pool, what was written before, and every held-out item."""
+
+
+class Written(NamedTuple):
+    """New examples with their labels, what was thrown away, and what the teacher failed at."""
+
+    examples: list[Example]
+    labels: list[SkillLabel]
+    dropped: list[DroppedRow]
+    failures: list[TeacherFailure]
+
+
 class Teacher(Protocol):
-    """Names skills, labels examples, diagnoses failures, and writes new examples."""
+    """Names skills, labels examples, diagnoses failures, and writes new examples.
+
+    Skills in its answers are those of the catalogue it is given. An item it fails on is a `TeacherFailure`.
+    """
 
     name: str
+    identity: Mapping[str, str]
+    """Hashes of what it works by (its prompts), for the inputs of the first stage; empty for the offline teacher."""
 
     def propose_skills(self, pool: Sequence[Example]) -> SkillCatalogue:
         """The skills that the pool's questions need."""
         ...
 
-    def label(self, examples: Iterable[Example], catalogue: SkillCatalogue) -> Iterator[SkillLabel]:
+    def label(self, examples: Iterable[Example], catalogue: SkillCatalogue) -> Iterator[SkillLabel | TeacherFailure]:
         """Up to five skills of the catalogue and a difficulty from 1 to 5 for each example."""
         ...
 
-    def diagnose(self, failures: Iterable[Failure]) -> Iterator[Diagnosis]:
+    def diagnose(
+        self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int
+    ) -> Iterator[Diagnosis | TeacherFailure]:
         """One to three missing skills for each failure."""
         ...
 
@@ -54,18 +88,20 @@ class Teacher(Protocol):
         """The difficulties at which it can write examples of a skill; empty when it cannot write any."""
         ...
 
-    def write(self, skill: str, difficulty: int, count: int, seed: int, taken: Set[str]) -> list[Example]:
-        """At most `count` new verified examples of a skill; none whose normalised question is in `taken`."""
+    def write(self, order: WriteOrder, catalogue: SkillCatalogue, moved: Mapping[str, str | None]) -> Written:
+        """At most as many new verified examples as ordered; `moved` maps the catalogue's ids to the order's."""
         ...
 
 
-_ERROR_KINDS: Mapping[Verdict, str] = {Verdict.UNPARSED: "format", Verdict.TRUNCATED: "truncated"}
+ERROR_KINDS: Mapping[Verdict, str] = {Verdict.UNPARSED: "format", Verdict.TRUNCATED: "truncated"}
+"""The kind of error that a verdict alone says; any other is `wrong`."""
 
 
 class OfflineTeacher:
     """The teacher without an LLM."""
 
     name = "offline"
+    identity: Mapping[str, str] = {}
 
     def __init__(self, config: Config) -> None:
         self._data = config.data
@@ -92,7 +128,7 @@ class OfflineTeacher:
                 reason="declared by the data set",
             )
 
-    def diagnose(self, failures: Iterable[Failure]) -> Iterator[Diagnosis]:
+    def diagnose(self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int) -> Iterator[Diagnosis]:
         """Every skill of a failed example is missing."""
         for failure in failures:
             yield Diagnosis.model_validate(
@@ -102,7 +138,7 @@ class OfflineTeacher:
                     "teacher": self.name,
                     "prompt_hash": self._rule_hash,
                     "missing_skills": failure.label.skills[:3],
-                    "error_kind": _ERROR_KINDS.get(failure.grade.verdict, "wrong"),
+                    "error_kind": ERROR_KINDS.get(failure.grade.verdict, "wrong"),
                     "reason": f"the answer is {failure.grade.verdict.value} and the question needs these skills",
                 }
             )
@@ -115,8 +151,9 @@ class OfflineTeacher:
         names = [skill] if skill in tasks else [task for task in tasks if skill in task.split("+")]
         return sorted({level.difficulty for name in names for level in tasks[name]})
 
-    def write(self, skill: str, difficulty: int, count: int, seed: int, taken: Set[str]) -> list[Example]:
+    def write(self, order: WriteOrder, catalogue: SkillCatalogue, moved: Mapping[str, str | None]) -> Written:
         """Fresh items from the skill's generator, right by construction."""
         if not isinstance(self._data, GeneratorData):
-            return []
-        return write_examples(self._data, skill, difficulty, count, seed, taken)
+            return Written([], [], [], [])
+        made = write_examples(self._data, order.skill.id, order.difficulty, order.rows, order.seed, order.taken)
+        return Written(made, list(self.label(made, catalogue)), [], [])

@@ -12,6 +12,7 @@ from pydantic import Field
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.round_records import GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
+from curriculum.teacher_records import TeacherReport
 
 
 class ArmRates(Part):
@@ -147,7 +148,8 @@ class RunReport(Record):
     stop_reason: str | None
     base: str
     base_hash: str
-    teacher: str
+    teacher: str = Field(description="`offline`, or the model of an LLM teacher")
+    teaching: TeacherReport | None = Field(default=None, description="what an LLM teacher cost and failed at")
     data: str = Field(description="where the examples come from")
     split_sizes: dict[str, int] = Field(description="split → items")
     extra_sizes: dict[str, int] = Field(default={}, description="extra set → items; they never select")

@@ -148,14 +148,21 @@ def open_journal(path: Path, kind: type[R]) -> list[R]:
     Only the last line of a journal can be torn, by a kill in the middle of a write. A bad line anywhere
     else is damage, and raises `RunDirError`.
     """
+    if path.exists():
+        whole = path.read_bytes()
+        kept = whole.rfind(b"\n") + 1
+        if kept != len(whole):
+            with path.open("r+b") as file:
+                file.truncate(kept)
+    return read_journal(path, kind)
+
+
+def read_journal(path: Path, kind: type[R]) -> list[R]:
+    """The records of a journal that another process may be writing: up to its last newline."""
     if not path.exists():
         return []
-    whole = path.read_bytes()
-    kept = whole[: whole.rfind(b"\n") + 1]
-    if len(kept) != len(whole):
-        with path.open("r+b") as file:
-            file.truncate(len(kept))
-    return read_records(path, kind)
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_parse(path, number, line, kind) for number, line in enumerate(lines, 1) if line]
 
 
 def append_journal(path: Path, record: Record) -> None:

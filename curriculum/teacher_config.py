@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, JsonValue, model_validator
 
 from curriculum.data_config import Section
+from curriculum.student_config import OPERATIONAL
 
-OPERATIONAL: dict[str, Any] = {"operational": True}
 Role = Literal["skills", "label", "diagnose", "write", "solve", "plan", "judge"]
 ROLES: tuple[Role, ...] = get_args(Role)
 Structured = Literal["json_schema", "json_object", "prompt"]

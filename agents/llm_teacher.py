@@ -1,0 +1,189 @@
+"""The teacher that is an LLM: names skills, labels, diagnoses, writes; every reply checked, bought once.
+
+What goes where: questions of all splits are labelled without their gold answers; failed probe questions go to the
+diagnosis with the student's answer, again without gold; seeds of writing are pool examples with their solutions.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from agents.asking import Asker, Question, failed
+from agents.chat import ChatClient, read_key
+from agents.ledger import Ledger, Purpose
+from agents.naming import name_skills
+from agents.prompting import data_block, question_text, questions_block, resolved, skill_ids, skill_list
+from agents.replies import ONLY, DiagnosisReply, LabelRow
+from agents.teacher import ERROR_KINDS, Failure, OfflineTeacher, WriteOrder, Written
+from agents.writing import Writer
+from curriculum.config import Config
+from curriculum.grading import Grader
+from curriculum.records import Diagnosis, Example, SkillCatalogue, SkillLabel
+from curriculum.teacher_records import TeacherFailure
+from student.interface import Progress
+
+ANSWER_CHARS = 8000
+"""Of a student's answer that the diagnosis sees."""
+
+
+class LLMTeacher:
+    """Any OpenAI-compatible model; each role its own if wanted."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        grader: Grader,
+        progress: Callable[[str, Progress], None],
+        say: Callable[[str], None],
+        check_stop: Callable[[], None],
+    ) -> None:
+        self.name = str(config.teacher.model)
+        self._config = config
+        self._say = say
+        self._client = ChatClient(ledger, config.teacher, config.seed, check_stop)
+        self._asker = Asker(config, self._client, progress)
+        self._runner = asyncio.Runner()
+        self._declared = OfflineTeacher(config)
+        self._writer = Writer(config, self._asker, self._labels, grader)
+        self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self._asker.prompts.items()}
+        for role in ("skills", "label", "diagnose", "write", "solve"):
+            read_key(config.teacher.endpoint(role))  # before anything is spent
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    def propose_skills(self, pool: Sequence[Example]) -> SkillCatalogue:
+        """Fine names on a sample of the pool, merged into the catalogue (Didolkar et al. 2024, steps 1 and 2).
+
+        Raises:
+            UserError: too many requests failed, or the merge did.
+        """
+        if self._config.teacher.catalogue.source == "data":
+            declared = self._declared.propose_skills(pool)
+            return declared.model_copy(
+                update={"skills": tuple(s.model_copy(update={"writable": True}) for s in declared.skills)}
+            )
+        return self._runner.run(name_skills(self._asker, self._config, pool, self._say))
+
+    def label(self, examples: Iterable[Example], catalogue: SkillCatalogue) -> Iterator[SkillLabel | TeacherFailure]:
+        """Up to five skills and a difficulty each, from the question alone; or what the data declare."""
+        if self._config.teacher.labels == "data":
+            yield from self._declared.label(examples, catalogue)
+            return
+        yield from self._runner.run(self._labels(sorted(examples, key=lambda e: e.id), catalogue, Purpose("label")))
+
+    async def _labels(
+        self, examples: Sequence[Example], catalogue: SkillCatalogue, purpose: Purpose
+    ) -> list[SkillLabel | TeacherFailure]:
+        size = self._config.teacher.rows_per_call
+        batches = [examples[at : at + size] for at in range(0, len(examples), size)]
+        asked = [self._label_batch(batch, catalogue, purpose) for batch in batches]
+        done = await self._asker.together("labelling", "label", asked, len(examples), _failures)
+        return [made for batch in done for made in batch]
+
+    async def _label_batch(
+        self, examples: Sequence[Example], catalogue: SkillCatalogue, purpose: Purpose
+    ) -> list[SkillLabel | TeacherFailure]:
+        ids = [f"q{number}" for number in range(1, len(examples) + 1)]
+        prompt = self._asker.prompts["label"]
+        known = skill_ids(catalogue)
+
+        def check(row: LabelRow) -> LabelRow:
+            return row.model_copy(update={"skills": resolved(row.skills, known)})
+
+        checked = await self._asker.ask(
+            Question(
+                purpose,
+                "label",
+                prompt.render(skills=skill_list(catalogue), questions=questions_block(ids, examples)),
+                LabelRow,
+                check,
+                "labels",
+                ids,
+                {"skills": [s.id for s in catalogue.skills], "id": ids},
+            )
+        )
+        model = self._config.teacher.endpoint("label").model
+        made: list[SkillLabel | TeacherFailure] = []
+        for id_, example in zip(ids, examples, strict=True):
+            row = checked.rows.get(id_)
+            if row is None:
+                made.append(failed(example.id, "label", checked.faults[id_]))
+                continue
+            made.append(
+                SkillLabel(
+                    example_id=example.id,
+                    teacher=model,
+                    prompt_hash=prompt.hash,
+                    skills=tuple(row.skills),
+                    difficulty=row.difficulty,
+                    reason=row.reason,
+                )
+            )
+        return made
+
+    def diagnose(
+        self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int
+    ) -> Iterator[Diagnosis | TeacherFailure]:
+        """One to three skills that the answer lacks (STAT, stage 2); the gold answer is not shown."""
+        asked = [self._diagnose_one(failure, catalogue, round_) for failure in failures]
+        yield from self._together("diagnosing", asked)
+
+    def _together(
+        self, what: str, asked: Sequence[Coroutine[Any, Any, Diagnosis | TeacherFailure]]
+    ) -> list[Diagnosis | TeacherFailure]:
+        def bad(one: Diagnosis | TeacherFailure) -> Sequence[TeacherFailure]:
+            return [one] if isinstance(one, TeacherFailure) else []
+
+        async def all_of() -> list[Diagnosis | TeacherFailure]:
+            return await self._asker.together(what, "diagnose", asked, len(asked), bad)
+
+        return self._runner.run(all_of())
+
+    async def _diagnose_one(
+        self, failure: Failure, catalogue: SkillCatalogue, round_: int
+    ) -> Diagnosis | TeacherFailure:
+        prompt = self._asker.prompts["diagnose"]
+        known = skill_ids(catalogue)
+
+        def check(row: DiagnosisReply) -> DiagnosisReply:
+            return row.model_copy(update={"missing_skills": resolved(row.missing_skills, known)})
+
+        text = prompt.render(
+            skills=skill_list(catalogue),
+            question=data_block("question", question_text(failure.example)),
+            answer=data_block("answer", failure.answer.text[:ANSWER_CHARS]),
+        )
+        names = {"missing_skills": [s.id for s in catalogue.skills]}
+        checked = await self._asker.ask(
+            Question(Purpose("diagnose", round_), "diagnose", text, DiagnosisReply, check, enums=names)
+        )
+        row = checked.rows.get(ONLY)
+        if row is None:
+            return failed(failure.answer.id, "diagnose", checked.faults[ONLY])
+        return Diagnosis.model_validate(
+            {
+                "answer_id": failure.answer.id,
+                "example_id": failure.example.id,
+                "teacher": self._config.teacher.endpoint("diagnose").model,
+                "prompt_hash": prompt.hash,
+                "missing_skills": tuple(row.missing_skills),
+                "error_kind": ERROR_KINDS.get(failure.grade.verdict, "wrong"),
+                "reason": f"{row.error_kind}: {row.reason}",
+            }
+        )
+
+    def levels(self, skill: str) -> Sequence[int]:
+        """All of them: how near it comes is judged by a blind label."""
+        return (1, 2, 3, 4, 5)
+
+    def write(self, order: WriteOrder, catalogue: SkillCatalogue, moved: Mapping[str, str | None]) -> Written:
+        """New questions from seeds of the pool, labelled blind, solved three times (STAT-Syn)."""
+        return self._runner.run(self._writer.write(order, catalogue, moved))
+
+
+def _failures(made: Sequence[SkillLabel | TeacherFailure]) -> list[TeacherFailure]:
+    return [one for one in made if isinstance(one, TeacherFailure)]
