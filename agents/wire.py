@@ -79,6 +79,7 @@ def read_reply(content: bytes, headers: Mapping[str, str], prompt_hash: str) -> 
 
 
 def table(value: Any) -> Mapping[str, Any]:
+    """The value when it is a JSON object; an empty one otherwise."""
     return value if isinstance(value, dict) else {}
 
 
