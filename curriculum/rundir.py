@@ -143,22 +143,18 @@ def _parse(path: Path, number: int, line: bytes, kind: type[R]) -> R:
 
 
 def open_journal(path: Path, kind: type[R]) -> list[R]:
-    """Cuts a journal back to its last newline and returns its records; a new journal is empty.
-
-    Only the last line of a journal can be torn, by a kill in the middle of a write. A bad line anywhere
-    else is damage, and raises `RunDirError`.
-    """
+    """Cuts a journal back to its last newline, for a kill can tear the last line, and returns its records."""
     if path.exists():
-        whole = path.read_bytes()
-        kept = whole.rfind(b"\n") + 1
-        if kept != len(whole):
-            with path.open("r+b") as file:
-                file.truncate(kept)
+        with path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
     return read_journal(path, kind)
 
 
 def read_journal(path: Path, kind: type[R]) -> list[R]:
-    """The records of a journal that another process may be writing: up to its last newline."""
+    """The records up to a journal's last newline, which may still be written to; a new journal is empty.
+
+    A bad line is damage, and raises `RunDirError`.
+    """
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]

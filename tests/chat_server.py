@@ -138,33 +138,30 @@ class _Handler(BaseHTTPRequestHandler):
 def broken(fault: str | None, text: str) -> tuple[str | None, str, str | None]:
     """Content, finish reason and refusal of a reply with this fault."""
     top = json.loads(text)
-    rows = next((v for v in top.values() if isinstance(v, list) and v and isinstance(v[0], dict)), None)
-    if fault == "truncated":
-        return text[: len(text) // 2], "length", None
-    if fault == "prose":
-        return f"Sure! Here it is:\n```json\n{text}\n```\nI hope this helps {{you}}.", "stop", None
-    if fault == "preamble":
-        return f'<think>First {{"a": 1}} and then …</think>\n{text}', "stop", None
-    if fault == "wrong_schema":
-        return json.dumps({"result": top}), "stop", None
-    if fault == "wrong_ids" and rows:
-        rows[0]["id"] = "q99"
-        return json.dumps(top), "stop", None
-    if fault == "unknown_skill":
-        for row in rows or [top]:
-            for name in ("skills", "missing_skills"):
-                if name in row and isinstance(row[name], list):
-                    row[name] = ["no_such_skill"]
-        return json.dumps(top), "stop", None
-    if fault == "duplicate_keys":
-        return text[:-1] + ", " + text[1:], "stop", None
-    if fault == "empty":
-        return "", "stop", None
-    if fault == "refusal":
-        return None, "stop", "I cannot help with that."
-    if fault == "huge":
-        return "x" * 5_000_000, "stop", None
-    return text, "stop", None
+    rows = next((v for v in top.values() if isinstance(v, list) and v and isinstance(v[0], dict)), [])
+    contents = {
+        "truncated": text[: len(text) // 2],
+        "prose": f"Sure! Here it is:\n```json\n{text}\n```\nI hope this helps {{you}}.",
+        "preamble": f'<think>First {{"a": 1}} and then …</think>\n{text}',
+        "wrong_schema": json.dumps({"result": top}),
+        "wrong_ids": json.dumps(_with(top, rows[:1], {"id": "q99"})),
+        "unknown_skill": json.dumps(_with(top, rows or [top], {"skills": ["none"], "missing_skills": ["none"]})),
+        "duplicate_keys": text[:-1] + ", " + text[1:],
+        "empty": "",
+        "refusal": None,
+        "huge": "x" * 5_000_000 if fault == "huge" else "",
+    }
+    refusal = "I cannot help with that." if fault == "refusal" else None
+    return contents.get(fault or "", text), "length" if fault == "truncated" else "stop", refusal
+
+
+def _with(top: dict[str, Any], rows: list[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a reply in which these rows have these values, where they have such keys and not whole skills."""
+    copy = json.loads(json.dumps(top))
+    flat = [copy] if rows == [top] else [r for v in copy.values() if isinstance(v, list) for r in v if r in rows]
+    for row in flat:
+        row.update({k: v for k, v in values.items() if k in row and not (row[k] and isinstance(row[k][0], dict))})
+    return dict(copy)
 
 
 def answer(request: dict[str, Any], number: int) -> str:
@@ -196,7 +193,8 @@ def answer(request: dict[str, Any], number: int) -> str:
         words = [hashlib.sha256(f"{draw}{i}".encode()).hexdigest() for i in range(2)]
         level = re.findall(r"difficulty is (\d)", prompt)[0]
         asked = [
-            f"{w[:6]} {w[6:12]} {w[12:20]} {skill} level {level} {w[20:26]}: what is {int(w[:3], 16)} + {int(w[3:6], 16)}?"
+            f"{w[:6]} {w[6:12]} {w[12:20]} {skill} level {level} {w[20:26]}: "
+            f"what is {int(w[:3], 16)} + {int(w[3:6], 16)}?"
             for w in words
         ]
         return json.dumps({"design": "They differ.", "questions": asked})
