@@ -19,7 +19,7 @@ from student.interface import Progress
 
 REPAIR_CHARS = 6000
 """Of the faulty reply that are shown in the repair turn."""
-LEAST_FAILURES = 3
+LEAST_FAILURES = 5
 """A few failures among a few items stop nothing."""
 T = TypeVar("T")
 
@@ -46,6 +46,8 @@ class Asker:
         self._client = client
         self._progress = progress
         self.prompts = load_prompts()
+        self._items: Counter[Role] = Counter()
+        self._failed: dict[Role, list[TeacherFailure]] = {}
 
     async def ask(self, question: Question) -> Checked[Any]:
         """The good rows of the reply, after one repair turn if it needs one.
@@ -105,25 +107,27 @@ class Asker:
         items: int,
         failures: Callable[[T], Sequence[TeacherFailure]],
     ) -> list[T]:
-        """All results, in order; shows how many are there, and stops the run when too many items fail.
+        """All results, in order; shows how many are there under `what`, and stops the run when too many items fail.
 
         What stops the run lets the requests that are under way finish first: their replies are paid for.
 
         Raises:
-            UserError: more than `max_failed_share` of the items failed; with the counts and the commonest reasons.
+            UserError: more than `max_failed_share` of the role's items so far failed; with counts and reasons.
             TutelageError: what stops a run, see `ChatClient.ask`.
         """
         done = 0
-        bad: list[TeacherFailure] = []
+        self._items[role] += items
+        bad = self._failed.setdefault(role, [])
 
         async def each(one: Coroutine[Any, Any, T]) -> T:
             nonlocal done
             result = await one
             bad.extend(failures(result))
-            if len(bad) >= LEAST_FAILURES and len(bad) > self._config.max_failed_share * items:
-                raise self._client.halt(self._too_many(role, bad, items))
+            if len(bad) >= LEAST_FAILURES and len(bad) > self._config.max_failed_share * self._items[role]:
+                raise self._client.halt(self._too_many(role, bad))
             done += 1
-            self._progress(what, Progress(done, len(asked), ""))
+            if what:
+                self._progress(what, Progress(done, len(asked), ""))
             return result
 
         results = await asyncio.gather(*(each(one) for one in asked), return_exceptions=True)
@@ -132,10 +136,10 @@ class Asker:
             raise next((e for e in broken if not isinstance(e, TutelageError)), broken[0])
         return [r for r in results if not isinstance(r, BaseException)]
 
-    def _too_many(self, role: Role, failures: Sequence[TeacherFailure], items: int) -> UserError:
+    def _too_many(self, role: Role, failures: Sequence[TeacherFailure]) -> UserError:
         kinds = Counter(f.kind for f in failures).most_common(3)
         return UserError(
-            f"role {role}: {len(failures)} of {items} items got no usable reply, at most "
+            f"role {role}: {len(failures)} of {self._items[role]} items got no usable reply, at most "
             f"{self._config.max_failed_share:.0%} may: "
             + ", ".join(f"{n} {kind}" for kind, n in kinds)
             + f". The first: {failures[0].reason[:200]}. Replies are kept: take another model for this role in a new "

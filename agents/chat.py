@@ -5,7 +5,6 @@ the ledger are here, in one place. Keys come from the environment and are handed
 """
 
 import asyncio
-import os
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import openai
 
 from agents.ledger import Ledger, call_key, upper_bound
 from agents.rate import LONGEST_WAIT, Limiter, backoff, retry_after
-from agents.wire import Call, read_reply, request_body, table
+from agents.wire import Call, read_key, read_reply, request_body, table
 from curriculum.errors import BudgetReached, TeacherUnavailable, TutelageError, UserError
 from curriculum.teacher_config import Endpoint, TeacherConfig, is_loopback
 from curriculum.teacher_records import FailureKind, Reply
@@ -232,24 +231,6 @@ class _Fault(Exception):
         super().__init__(reason)
         self.kind, self.reason, self.billed, self.overload = kind, reason, billed, overload
         self.final, self.retry_after = final, retry_after
-
-
-def read_key(endpoint: Endpoint) -> str:
-    """The endpoint's key from the environment; a word that is none where the config names no variable.
-
-    Raises:
-        UserError: the variable is not set, or holds what cannot be a key.
-    """
-    if endpoint.key_variable is None:
-        return "none"
-    key = os.environ.get(endpoint.key_variable, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise UserError(
-            f"role {endpoint.role}: expected a key in the environment variable {endpoint.key_variable}, got "
-            + ("something with characters that no key has" if key else "none")
-            + f". Set it: export {endpoint.key_variable}=…"
-        )
-    return key
 
 
 def _said(error: openai.APIStatusError) -> str:

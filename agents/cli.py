@@ -51,7 +51,7 @@ def run(
 ) -> None:
     """Start a run: examine, diagnose, teach and re-examine the student for the configured rounds."""
     with _user_errors(json_):
-        from agents.session import chosen_engine, create_run, remove_run
+        from agents.session import check_keys, chosen_engine, create_run, remove_run
         from agents.tracking import check_trackers
         from curriculum.config import load_config
         from curriculum.errors import UserError
@@ -59,6 +59,7 @@ def run(
 
         loaded = chosen_engine(load_config(config, set_ or ()))
         check_trackers(loaded)
+        check_keys(loaded)
         directory = create_run(loaded, config, name)
         try:
             with directory:
@@ -79,11 +80,12 @@ def resume(
 ) -> None:
     """Go on with a run where it stopped. --extend adds rounds; --set may change operational keys."""
     with _user_errors(json_):
-        from agents.session import check_grader_trusted, extended, open_run, record_changes
+        from agents.session import check_grader_trusted, check_keys, extended, open_run, record_changes
         from agents.tracking import check_trackers
 
         directory, config = open_run(run, set_ or ())
         check_trackers(config)
+        check_keys(config)
         check_grader_trusted(directory, config, trust_grader)
         with directory:
             if extend:
@@ -106,12 +108,13 @@ def fork(
     """Start a run from a finished round of another. --set may change plan, training, gate and seed."""
     with _user_errors(json_):
         from agents.fork import fork_run
-        from agents.session import check_grader_trusted
+        from agents.session import check_grader_trusted, check_keys
         from agents.tracking import check_trackers
         from curriculum.rundir import RunDir
 
         def check(config: "Config") -> None:
             check_trackers(config)
+            check_keys(config)
             check_grader_trusted(RunDir(run), config, trust_grader)
 
         directory, config = fork_run(run, round_, name, set_ or (), check)

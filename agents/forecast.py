@@ -123,8 +123,9 @@ def print_forecast(config: Config) -> None:
     cache = f", and {_megabytes(made.cache_bytes)} for the base in your cache" if made.cache_bytes else ""
     free = _megabytes(_free_bytes(config))
     table.add_row("disk at the peak", f"{disk}, adapters of all rounds included{cache}; {free} free")
-    table.add_row("teacher calls", "0: the offline teacher calls nobody")
-    table.add_row("money", "0")
+    offline = config.teacher.kind == "offline"
+    table.add_row("teacher calls", "0: the offline teacher calls nobody" if offline else "not forecast; see budget")
+    table.add_row("money", "0" if offline else "not forecast; at most teacher.budget.money")
     gain = made.detectable_gain
     table.add_row(
         "smallest gain the gate sees",

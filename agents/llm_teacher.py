@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from typing import Any
 
 from agents.asking import Asker, Question, failed
-from agents.chat import ChatClient, read_key
+from agents.chat import ChatClient
 from agents.ledger import Ledger, Purpose
 from agents.naming import name_skills
 from agents.prompting import data_block, question_text, questions_block, resolved, skill_ids, skill_list
@@ -47,8 +47,6 @@ class LLMTeacher:
         self._declared = OfflineTeacher(config)
         self._writer = Writer(config, self._asker, self._labels, grader)
         self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self._asker.prompts.items()}
-        for role in ("skills", "label", "diagnose", "write", "solve"):
-            read_key(config.teacher.endpoint(role))  # before anything is spent
 
     def close(self) -> None:
         """Closes all connections."""
@@ -81,7 +79,9 @@ class LLMTeacher:
         size = self._config.teacher.rows_per_call
         batches = [examples[at : at + size] for at in range(0, len(examples), size)]
         asked = [self._label_batch(batch, catalogue, purpose) for batch in batches]
-        done = await self._asker.together("labelling", "label", asked, len(examples), _failures)
+        done = await self._asker.together(
+            "" if purpose.round else "labelling", "label", asked, len(examples), _failures
+        )
         return [made for batch in done for made in batch]
 
     async def _label_batch(

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curriculum.teacher_records import FailureKind, Reply
 
-MOST_CHARS = 200_000
-"""Of a reply that are looked at."""
 MOST_STARTS = 200
 """Places in a text where an object may begin that are tried."""
 _PREAMBLE = re.compile(r"\A\s*(?:<think(?:ing)?>.*?</think(?:ing)?>|.*?</think>)", re.DOTALL)
@@ -207,7 +205,7 @@ def _whole_fault(reply: Reply) -> Fault | None:
     """What makes all of a reply useless before it is read."""
     if reply.refusal or reply.finish_reason == "content_filter":
         return Fault("refusal", " ".join((reply.refusal or "stopped by a content filter").split())[:200])
-    if not _PREAMBLE.sub("", reply.text[:MOST_CHARS]).strip():
+    if not _PREAMBLE.sub("", reply.text).strip():
         if reply.finish_reason == "length":
             return Fault("truncated", "the token limit was reached before any answer")
         return Fault("empty", "the reply is empty")
@@ -216,7 +214,7 @@ def _whole_fault(reply: Reply) -> Fault | None:
 
 def find_object(text: str, key: str) -> tuple[dict[str, Any] | None, Fault | None]:
     """The last JSON object in a text that has the key, else the last one at all: prose, fences and preambles go."""
-    text = _PREAMBLE.sub("", text[:MOST_CHARS]).strip()
+    text = _PREAMBLE.sub("", text).strip()
     found: dict[str, Any] | None = None
     fault = Fault("no_json", "expected one JSON object, found none that is complete")
     at, starts = text.find("{"), 0

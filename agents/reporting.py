@@ -38,12 +38,10 @@ from curriculum.rundir import (
     write_json,
     write_record,
 )
-from curriculum.teacher_config import Role
+from curriculum.teacher_config import TEACHING
 from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherReport
 from student.interface import AdapterFiles
 
-TEACHING: tuple[Role, ...] = ("skills", "label", "diagnose", "write", "solve")
-"""The roles that a run's nodes ask."""
 OPENINGS = "final_openings.jsonl"
 """Every opening of the final split, with its time: not canonical, it is a log."""
 

@@ -20,6 +20,7 @@ from agents.ledger import LEDGER, Ledger
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
 from agents.teacher import OfflineTeacher, Teacher
+from agents.wire import read_key
 from curriculum.config import Config, flatten, load_config
 from curriculum.data_config import FileSource, Source
 from curriculum.errors import ConfigError, RunDirError
@@ -29,6 +30,7 @@ from curriculum.prompts import system_prompt
 from curriculum.report import RoundReport
 from curriculum.rows import printable
 from curriculum.rundir import RunDir, append_line, finished_rounds, read_json, read_record, write_atomic, write_json
+from curriculum.teacher_config import TEACHING
 from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
 from student.interface import Student
@@ -165,6 +167,17 @@ def record_changes(path: Path, config: Config) -> None:
     if changed:
         append_line(path / "config_changes.jsonl", {"at": datetime.now(UTC).isoformat(timespec="seconds")} | changed)
         _write_config(path, config)
+
+
+def check_keys(config: Config) -> None:
+    """Refuses an LLM teacher whose keys are not in the environment, before anything is done.
+
+    Raises:
+        UserError: with the variable.
+    """
+    if config.teacher.kind == "llm":
+        for role in TEACHING:
+            read_key(config.teacher.endpoint(role))
 
 
 def remove_run(run: RunDir) -> None:

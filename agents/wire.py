@@ -1,13 +1,18 @@
-"""What goes over the wire: the body of a request, and a server's answer read whatever its shape."""
+"""What goes over the wire: the key, the body of a request, and a server's answer read whatever its shape."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agents.ledger import Purpose
+from curriculum.errors import UserError
 from curriculum.records import Message
 from curriculum.teacher_config import Endpoint
 from curriculum.teacher_records import Reply
+
+MOST_CHARS = 200_000
+"""Of a reply that are kept."""
 
 
 class Call(NamedTuple):
@@ -22,6 +27,24 @@ class Call(NamedTuple):
     """Tells calls apart that would be the same request: a repair, a repeated question."""
     sample: int = 0
     """Several independent replies to one request are several samples."""
+
+
+def read_key(endpoint: Endpoint) -> str:
+    """The endpoint's key from the environment; a word that is none where the config names no variable.
+
+    Raises:
+        UserError: the variable is not set, or holds what cannot be a key.
+    """
+    if endpoint.key_variable is None:
+        return "none"
+    key = os.environ.get(endpoint.key_variable, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise UserError(
+            f"role {endpoint.role}: expected a key in the environment variable {endpoint.key_variable}, got "
+            + ("something with characters that no key has" if key else "none")
+            + f". Set it: export {endpoint.key_variable}=…"
+        )
+    return key
 
 
 def request_body(endpoint: Endpoint, call: Call, seed: int) -> dict[str, Any]:
@@ -64,11 +87,11 @@ def read_reply(content: bytes, headers: Mapping[str, str], prompt_hash: str) -> 
     if not message:
         raise ValueError("the server's answer has no message")
     return Reply(
-        text=_text(message.get("content")) or "",
-        finish_reason=_text(choice.get("finish_reason")),
-        refusal=_text(message.get("refusal")),
-        model=_text(table(top).get("model")),
-        fingerprint=_text(table(top).get("system_fingerprint")),
+        text=_content(message.get("content")),
+        finish_reason=_text(choice.get("finish_reason"), 100),
+        refusal=_text(message.get("refusal"), 2000),
+        model=_text(table(top).get("model"), 200),
+        fingerprint=_text(table(top).get("system_fingerprint"), 200),
         request_id=headers.get("x-request-id", "")[:200] or None,
         prompt_hash=prompt_hash,
         prompt_tokens=_count(usage.get("prompt_tokens")),
@@ -87,8 +110,14 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else None
 
 
-def _text(value: Any) -> str | None:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+def _content(value: Any) -> str:
+    """A message's text; some servers send it in parts."""
+    parts = value if isinstance(value, list) else [{"text": value}]
+    return "".join(_text(table(part).get("text"), MOST_CHARS) or "" for part in parts)[:MOST_CHARS]
+
+
+def _text(value: Any, most: int) -> str | None:
+    return value[:most].encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
 def _count(value: Any) -> int | None:

@@ -72,9 +72,7 @@ class Writer:
         calls = -(-short // QUESTIONS_PER_CALL)
         shown = [_drawn(order, wave, call) for call in range(calls)]
         asked = [self._asker.ask(self._write_question(order, seeds, wave)) for seeds in shown]
-        replies = await self._asker.together(
-            f"writing {order.skill.id}", "write", asked, calls, lambda r: _failures(r, "write")
-        )
+        replies = await self._asker.together("", "write", asked, calls, lambda r: _failures(r, "write"))
         drafts = []
         for number, (reply, seeds) in enumerate(zip(replies, shown, strict=True)):
             made.failures.extend(
@@ -134,9 +132,7 @@ class Writer:
             for draft, _ in on_skill
             for sample in range(SOLUTIONS)
         ]
-        replies = await self._asker.together(
-            f"solving {order.skill.id}", "solve", asked, len(asked), lambda r: _failures(r, "solve")
-        )
+        replies = await self._asker.together("", "solve", asked, len(asked), lambda r: _failures(r, "solve"))
         for place, (draft, label) in enumerate(on_skill):
             solutions = []
             for sample, reply in enumerate(replies[place * SOLUTIONS : (place + 1) * SOLUTIONS]):

@@ -18,6 +18,7 @@ from curriculum import report_words as words
 from curriculum.errors import UserError
 from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
 from curriculum.round_records import GateSkill
+from curriculum.teacher_records import TeacherReport
 
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!@]|:(?=//))")
 """What starts something in Markdown in the middle of a line; no value stands at a line's start."""
@@ -85,6 +86,9 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
     elif report.rounds:
         last = report.rounds[-1]
         parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))
+    if report.teaching:
+        parts.append(_spend_table(report.teaching))
+        parts.append(safe_text(words.teaching_words(report.teaching)))
     if timings.stages:
         parts.append(safe_text(f"Time in all stages: {words.duration(sum(t.seconds for t in timings.stages))}", "dim"))
     return Group(*parts)
@@ -137,6 +141,14 @@ def _extra_table(sets: Iterable[ExtraReport]) -> Table:
     for s in sets:
         rates = [words.rate_short(rate) for rate in (s.base, s.base_few_shot, s.adapter)]
         add_row(table, [s.name, *rates, words.change_short(s.change)])
+    return table
+
+
+def _spend_table(teaching: TeacherReport) -> Table:
+    table = narrow_table("The teacher", ["role", "model", "requests", "prompt", "completion", "cost"])
+    for row in words.spend_by_role(teaching):
+        tokens = [str(row.requests), str(row.prompt_tokens), str(row.completion_tokens)]
+        add_row(table, [row.role, teaching.models.get(row.role, words.NONE), *tokens, words.money_words(row.money)])
     return table
 
 

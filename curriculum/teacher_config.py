@@ -15,6 +15,8 @@ from curriculum.student_config import OPERATIONAL
 
 Role = Literal["skills", "label", "diagnose", "write", "solve", "plan", "judge"]
 ROLES: tuple[Role, ...] = get_args(Role)
+TEACHING: tuple[Role, ...] = ("skills", "label", "diagnose", "write", "solve")
+"""The roles that a run asks today."""
 Structured = Literal["json_schema", "json_object", "prompt"]
 TokenField = Literal["max_tokens", "max_completion_tokens"]
 Provider = Literal["openai", "vllm", "ollama", "other"]
@@ -205,7 +207,7 @@ class TeacherConfig(EndpointKeys):
             raise ValueError(f"`kind: llm` needs {' and '.join(missing)}")
         if self.labels == "data" and self.catalogue.source != "data":
             raise ValueError("`labels: data` needs `catalogue: {source: data}`: those labels are the data's own skills")
-        unpriced = [role for role in ROLES if self.endpoint(role).prices is None]
+        unpriced = [role for role in TEACHING if self.endpoint(role).prices is None]
         if self.budget.money is not None and unpriced:
             raise ValueError(
                 f"`budget.money` needs `prices` of the model of every role; none for {', '.join(unpriced)}"
