@@ -47,7 +47,7 @@ class ChatClient:
         self._first_wait = config.backoff_seconds
         self._check_stop = check_stop
         self._clients: dict[tuple[str, str | None], openai.AsyncOpenAI] = {}
-        self._limiters: dict[tuple[str, str], Limiter] = {}
+        self._limiters: dict[tuple[str, str, int], Limiter] = {}
         self._asking: dict[str, asyncio.Task[Reply]] = {}
         self._settled = asyncio.Condition()
         self._lost = 0
@@ -91,7 +91,8 @@ class ChatClient:
         return key, await self._asking[key]
 
     async def _buy(self, endpoint: Endpoint, body: Mapping[str, Any], key: str, call: Call) -> Reply:
-        limiter = self._limiters.setdefault((endpoint.base_url, endpoint.model), Limiter(endpoint.concurrency))
+        at = (endpoint.base_url, endpoint.model, endpoint.concurrency)
+        limiter = self._limiters.setdefault(at, Limiter(endpoint.concurrency))
         for attempt in range(1, self._attempts + 1):
             async with limiter.slot(self._check) as started:
                 number = await self._intend(endpoint, body, key, call)
@@ -106,6 +107,7 @@ class ChatClient:
                     raise self.halt(error) from None
                 except BaseException:
                     self.ledger.abandon(number)  # nobody will see its end
+                    await self._wake()
                     raise
                 else:
                     self.ledger.commit(number, reply, endpoint.prices)
@@ -195,8 +197,9 @@ class ChatClient:
                 f"{endpoint.base_url}, model {endpoint.model}, role {endpoint.role}: {FATAL[status]}, status "
                 f"{status}{variable}. Mend teacher.base_url, teacher.model or the key, and resume"
             )
-        if status in OVERLOADED or status >= 500:
-            return _Fault("no_reply", f"status {status}", billed=False, overload=True, retry_after=retry_after(headers))
+        if status in RETRIED or status >= 500:
+            overload, wait = status in OVERLOADED, retry_after(headers)
+            return _Fault("no_reply", f"status {status}", billed=False, overload=overload, retry_after=wait)
         return _Fault("refused_request", f"status {status}: {_said(error)}", billed=False, final=True)
 
     def _client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:

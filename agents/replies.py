@@ -5,7 +5,7 @@ batch. What is wrong with a reply or a row is a `Fault`, which a repair turn can
 """
 
 import json
-import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -15,7 +15,6 @@ from curriculum.teacher_records import FailureKind, Reply
 
 MOST_STARTS = 200
 """Places in a text where an object may begin that are tried."""
-_PREAMBLE = re.compile(r"\A\s*(?:<think(?:ing)?>.*?</think(?:ing)?>|.*?</think>)", re.DOTALL)
 ONLY = "reply"
 """The id of the one row of a reply that is no batch."""
 Row = TypeVar("Row", bound="ReplyRow")
@@ -151,6 +150,8 @@ def check_reply(
     top: Any = None
     if whole is None:
         top, whole = find_object(reply.text, batch or next(iter(model.model_fields)))
+    if whole is None and batch and not isinstance(top.get(batch), list):
+        whole = Fault("schema", f"expected a list under `{batch}`")
     if whole is not None:
         if reply.finish_reason == "length" and whole.kind in ("no_json", "schema"):
             whole = Fault("truncated", "the reply was cut at its token limit before it was complete")
@@ -158,10 +159,7 @@ def check_reply(
     if not batch:
         row, fault = _row(top, model, check)
         return Checked({ONLY: row}, {}) if row is not None else Checked({}, {ONLY: fault or _NO_ROW})
-    given = top.get(batch)
-    if not isinstance(given, list):
-        return Checked({}, dict.fromkeys(wanted, Fault("schema", f"expected a list under `{batch}`")))
-    return _batch(given, model, wanted, check)
+    return _batch(top[batch], model, wanted, check)
 
 
 _NO_ROW = Fault("missing_row", "the reply has no row of this id")
@@ -205,16 +203,25 @@ def _whole_fault(reply: Reply) -> Fault | None:
     """What makes all of a reply useless before it is read."""
     if reply.refusal or reply.finish_reason == "content_filter":
         return Fault("refusal", " ".join((reply.refusal or "stopped by a content filter").split())[:200])
-    if not _PREAMBLE.sub("", reply.text).strip():
+    if not without_preamble(reply.text):
         if reply.finish_reason == "length":
             return Fault("truncated", "the token limit was reached before any answer")
         return Fault("empty", "the reply is empty")
     return None
 
 
+def without_preamble(text: str) -> str:
+    """The text after a model's reasoning, where it comes with the reply."""
+    text = text.strip()
+    if text.startswith("<think") or ("</think>" in text and not text.startswith(("{", "```"))):
+        mark = "</thinking>" if text.startswith("<thinking>") else "</think>"
+        return text.partition(mark)[2].strip()
+    return text
+
+
 def find_object(text: str, key: str) -> tuple[dict[str, Any] | None, Fault | None]:
     """The last JSON object in a text that has the key, else the last one at all: prose, fences and preambles go."""
-    text = _PREAMBLE.sub("", text).strip()
+    text = without_preamble(text)
     found: dict[str, Any] | None = None
     fault = Fault("no_json", "expected one JSON object, found none that is complete")
     at, starts = text.find("{"), 0
@@ -242,7 +249,7 @@ class _DuplicateKeys(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        twice = next(name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise _DuplicateKeys(f"the key {twice[:40]!r} is given twice in one object")
     return made
 
