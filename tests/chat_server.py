@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -40,6 +41,8 @@ class FakeChatServer(ThreadingHTTPServer):
     def __init__(self, faults: tuple[str, ...] = (), share: float = 1.0, delay: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults, self.share, self.delay = faults, share, delay
+        self.script: Callable[[str], str | None] = lambda prompt: None
+        """Answers a prompt in place of the fake's own words."""
         self.seen: list[Seen] = []
         self.counts: Counter[str] = Counter()
         self.busy = self.most_busy = 0
@@ -89,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             fault = server.fault_of(body)
             time.sleep(server.delay + (0.05 if fault == "slow" else 0.0))
-            text = answer(request, len(server.seen))
+            text = server.script(request["messages"][0]["content"]) or answer(request, len(server.seen))
             with server.lock:
                 server.seen.append(Seen(body, self.headers.get("Authorization", ""), text))
             self._send(fault, text, request)

@@ -23,14 +23,16 @@ teacher:
   backoff_seconds: 0.01
   timeout_seconds: 20
   prices: {{input: 1.0, cached_input: 0.5, output: 2.0}}
-  catalogue: {{least: 2, most: 10, sample: 30}}
+  catalogue: {catalogue}
   {extra}
 """
 
 
-def config_of(folder: Path, server: FakeChatServer, extra: str = "") -> Path:
+def config_of(
+    folder: Path, server: FakeChatServer, extra: str = "", catalogue: str = "{least: 2, most: 10, sample: 30}"
+) -> Path:
     os.environ["FAKE_TEACHER_KEY"] = KEY
-    return write_config(folder, extra=TEACHER.format(url=server.url, extra=extra))
+    return write_config(folder, extra=TEACHER.format(url=server.url, extra=extra, catalogue=catalogue))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -201,3 +203,22 @@ def test_an_edited_catalogue_costs_no_call(tmp_path: Path) -> None:
     labels = lines(tmp_path / "run" / "label" / "labels.jsonl")
     assert not any("subtracting_numbers" in r["skills"] for r in labels)
     assert any("adding_numbers" in r["skills"] for r in labels)
+
+
+def test_a_missing_key_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeChatServer() as server:
+        config = config_of(tmp_path, server)
+        monkeypatch.delenv("FAKE_TEACHER_KEY")
+        done = started(config)
+        assert done.code == 2 and "environment variable FAKE_TEACHER_KEY" in done.err
+        assert not (tmp_path / "run").exists()
+        assert tutelage("data", "check", config).code == 0, "looking at the data needs no key"
+        assert not server.seen
+
+
+def test_a_teacher_that_fails_too_often_stops_the_run(tmp_path: Path) -> None:
+    with FakeChatServer(("empty",)) as server:
+        done = started(config_of(tmp_path, server, catalogue="{source: data}"))
+        assert done.code == 2 and "items got no usable reply, at most 10% may" in done.err, done.err
+        assert "empty" in done.err and len(server.seen) < 60
+    assert (tmp_path / "run" / "teacher" / "calls.jsonl").exists(), "what was bought is kept"
