@@ -19,6 +19,8 @@ from student.interface import Progress
 
 REPAIR_CHARS = 6000
 """Of the faulty reply that are shown in the repair turn."""
+ITEMS_PER_SLOT = 3
+"""Items under way for each request at once: some wait to repeat a request, some for their repair turn."""
 LEAST_FAILURES = 5
 """A few failures among a few items stop nothing."""
 T = TypeVar("T")
@@ -119,9 +121,13 @@ class Asker:
         self._items[role] += items
         bad = self._failed.setdefault(role, [])
 
+        # Not all at once: repairs come before new items, so that a teacher that fails is found out early.
+        under_way = asyncio.Semaphore(ITEMS_PER_SLOT * self._config.endpoint(role).concurrency)
+
         async def each(one: Coroutine[Any, Any, T]) -> T:
             nonlocal done
-            result = await one
+            async with under_way:
+                result = await one
             bad.extend(failures(result))
             if len(bad) >= LEAST_FAILURES and len(bad) > self._config.max_failed_share * self._items[role]:
                 raise self._client.halt(self._too_many(role, bad))
