@@ -62,6 +62,7 @@ def forecast(config: Config) -> Forecast:
     # Probe each round, gate each round and once for the base, three arms of the final split and of each extra set.
     evaluations = rounds + (rounds + 1) + 3 * (1 + len(config.extra))
     answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * (splits.final + _extra_items(config))
+    answers += _drawn(config)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     rows = config.training.epochs * (rounds * config.plan.rows_per_round + sum(replay))
     least = answers / ANSWERS_PER_SECOND[1] + rows / ROWS_PER_SECOND[1] + START_SECONDS[0] * (evaluations + rounds)
@@ -98,6 +99,15 @@ def _disk_bytes(config: Config, answers: int) -> int | None:
     journal = max(splits.final, *(source.items for source in config.extra.values())) if config.extra else splits.final
     texts = BYTES_PER_ANSWER * (answers + journal) + BYTES_PER_EXAMPLE * examples
     return config.rounds * adapter + texts
+
+
+def _drawn(config: Config) -> int:
+    """Answers drawn for signals; those that measure the pool's difficulty where the pool's size is given."""
+    signals, splits = config.student.signals, config.data.splits
+    if signals is None:
+        return 0
+    measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
+    return signals.samples * (config.rounds * splits.probe + ((splits.pool or 0) if measured else 0))
 
 
 def _extra_items(config: Config) -> int:
