@@ -14,7 +14,9 @@ from curriculum.extraction import taught_text
 from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.grading import Grader
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer, content_id
+from curriculum.round_records import ItemSignals
 from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_record, write_records
+from curriculum.signals import item_signals
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
 
@@ -46,12 +48,64 @@ def evaluate_extra(loop: Loop, adapter: AdapterFiles, name: str, arm: Arm) -> Ev
     return _evaluate(loop, adapter, loop.extra[name], f"extra-{name}", arm, loop.extra_graders[name])
 
 
+class Sampled(NamedTuple):
+    """What an adapter's drawn answers on one split say of its items, sorted by example id, and where it is kept."""
+
+    folder: Path
+    signals: list[ItemSignals]
+
+
+def sample_split(loop: Loop, adapter: AdapterFiles, split: Split) -> Sampled:
+    """Several drawn answers of an adapter to each item of a split, labelled or not, as `student.signals` says.
+
+    Raises:
+        StudentError: the engine failed on more than a tenth of the answers.
+        StopRequested: a stop was asked for; everything answered so far is journalled.
+    """
+    config = loop.config.student
+    assert config.signals is not None
+    sampling, samples = config.drawn(loop.config.seed, config.signals), config.signals.samples
+    examples = sorted((e for e in loop.examples.values() if e.split == split), key=lambda e: e.id)
+    prompts = student_prompts(loop, examples, "plain")
+    name = f"{split}_samples"
+
+    def work(folder: Path) -> dict[str, int]:
+        made = _answer(loop, prompts, adapter, sampling, folder, f"{name} of {adapter.name}", samples)
+        answers = sorted(made, key=lambda a: (a.example_id, a.sample_index))
+        grades = _graded(loop.grader, [(loop.examples[a.example_id], a) for a in answers], folder)
+        write_records(folder / "signals.jsonl", item_signals(answers, grades))
+        return {}
+
+    folder = loop.run.stage_path("answers") / adapter.name / name
+    loop.stage(folder, _inputs(loop, adapter, "plain"), work)
+    return Sampled(folder, read_records(folder / "signals.jsonl", ItemSignals))
+
+
 def _evaluate(
     loop: Loop, adapter: AdapterFiles, examples: Sequence[Example], of: str, arm: Arm, grader: Grader
 ) -> Evaluation:
     prompts = student_prompts(loop, examples, arm)
     sampling = loop.config.student.sampling(loop.config.seed)
-    inputs = {
+    name = of if arm == "plain" else f"{of}_{arm}"
+    inputs = _inputs(loop, adapter, arm)
+    if loop.unlabelled:
+        inputs["items"] = content_id([e.id for e in examples], 64)
+
+    def work(folder: Path) -> dict[str, int]:
+        answers = _answer(loop, prompts, adapter, sampling, folder, f"{name} answers of {adapter.name}")
+        by_id = {a.example_id: a for a in answers}
+        grades = _graded(grader, [(e, by_id[e.id]) for e in examples], folder)
+        return {"answers": len(answers), "failed": sum(g.verdict == "failed" for g in grades)}
+
+    folder = loop.run.stage_path("answers") / adapter.name / name
+    loop.stage(folder, inputs, work)
+    return Evaluation(
+        folder, read_records(folder / "answers.jsonl", StudentAnswer), read_records(folder / "grades.jsonl", Grade)
+    )
+
+
+def _inputs(loop: Loop, adapter: AdapterFiles, arm: Arm) -> dict[str, str]:
+    return {
         "identity": loop.config.identity_hash,
         "examples": loop.run.outputs_hash(loop.run.stage_path("prepare")),
         "base": loop.base_hash,
@@ -59,30 +113,21 @@ def _evaluate(
         "prompt": loop.prompt.hash,
         "arm": arm,
     }
-    if loop.unlabelled:
-        inputs["items"] = content_id([e.id for e in examples], 64)
-    name = of if arm == "plain" else f"{of}_{arm}"
 
-    def work(folder: Path) -> dict[str, int]:
-        answers = _answer(loop, prompts, adapter, sampling, folder, f"{name} answers of {adapter.name}")
-        by_id = {a.example_id: a for a in answers}
-        grades = grader.grade([(e, by_id[e.id]) for e in examples])
-        failed = [g for g in grades if g.verdict == "failed"]
-        if len(failed) > MAX_FAILED_SHARE * len(grades):
-            raise StudentError(
-                f"{folder}: {len(failed)} of {len(grades)} answers failed on our side, at most "
-                f"{MAX_FAILED_SHARE:.0%} may; the first: {failed[0].reason}"
-            )
-        write_records(folder / "answers.jsonl", [by_id[e.id] for e in examples])
-        write_records(folder / "grades.jsonl", grades)
-        record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for a in answers))
-        return {"answers": len(answers), "failed": len(failed)}
 
-    folder = loop.run.stage_path("answers") / adapter.name / name
-    loop.stage(folder, inputs, work)
-    return Evaluation(
-        folder, read_records(folder / "answers.jsonl", StudentAnswer), read_records(folder / "grades.jsonl", Grade)
-    )
+def _graded(grader: Grader, answers: Sequence[tuple[Example, StudentAnswer]], folder: Path) -> list[Grade]:
+    """Grades the answers of a stage and writes both into its folder."""
+    grades = grader.grade(answers)
+    failed = [g for g in grades if g.verdict == "failed"]
+    if len(failed) > MAX_FAILED_SHARE * len(grades):
+        raise StudentError(
+            f"{folder}: {len(failed)} of {len(grades)} answers failed on our side, at most "
+            f"{MAX_FAILED_SHARE:.0%} may; the first: {failed[0].reason}"
+        )
+    write_records(folder / "answers.jsonl", [answer for _, answer in answers])
+    write_records(folder / "grades.jsonl", grades)
+    record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for _, a in answers))
+    return grades
 
 
 def student_prompts(loop: Loop, examples: Sequence[Example], arm: Arm) -> list[Prompt]:
@@ -107,15 +152,22 @@ def few_shot_examples(loop: Loop) -> list[Example]:
 
 
 def _answer(
-    loop: Loop, prompts: list[Prompt], adapter: AdapterFiles, sampling: Sampling, folder: Path, what: str
+    loop: Loop,
+    prompts: list[Prompt],
+    adapter: AdapterFiles,
+    sampling: Sampling,
+    folder: Path,
+    what: str,
+    samples: int | None = None,
 ) -> list[StudentAnswer]:
     journal = folder / "answers.journal"
     answers = open_journal(journal, StudentAnswer)
     finished = {a.id for a in answers}
     log = folder / "engine.log"
     last = None
-    loop.progress(what, Progress(len(answers), len(prompts), ""))
-    for answer in loop.student.answer(prompts, adapter, sampling, finished, log):
+    wanted = len(prompts) * (samples or 1)
+    loop.progress(what, Progress(len(answers), wanted, ""))
+    for answer in loop.student.answer(prompts, adapter, sampling, finished, log, samples):
         serving = loop.student.serving()
         if serving is not None and serving != last:
             # Before the first answer is kept: whatever answered is on record, also when this is cut off.
@@ -123,9 +175,9 @@ def _answer(
             last = serving
         append_journal(journal, answer)
         answers.append(answer)
-        loop.progress(what, Progress(len(answers), len(prompts), ""))
+        loop.progress(what, Progress(len(answers), wanted, ""))
         loop.check_stop()
-    missing = len(prompts) - len(answers)
+    missing = wanted - len(answers)
     if missing:
-        raise StudentError(f"{folder}: the engine ended with {missing} of {len(prompts)} answers missing; see {log}")
+        raise StudentError(f"{folder}: the engine ended with {missing} of {wanted} answers missing; see {log}")
     return answers

@@ -15,6 +15,7 @@ from agents import footprint
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
+from curriculum.teacher_config import TEACHING, Role, is_loopback
 from student.base_model import SMOLLM2, find_base, linear_sizes
 from student.memory_estimate import adapter_count
 
@@ -30,6 +31,14 @@ HOPELESS_GAIN = 0.15
 """A gate that cannot see a gain of 15 points is warned of."""
 
 
+SHOWN: dict[Role, str] = {
+    "skills": "a sample of pool questions",
+    "label": "questions of all splits, and of new rows",
+    "diagnose": "failed probe questions with the student's answers",
+    "write": "pool questions with their solutions and answers",
+    "solve": "new questions",
+}
+"""What a request of a teacher's role has of the data; never the gold answer of a held-out item."""
 BYTES_PER_ANSWER = 600
 """Of an answer and its grade; measured with the quickstart: 560."""
 BYTES_PER_EXAMPLE = 1500
@@ -62,6 +71,7 @@ def forecast(config: Config) -> Forecast:
     # Probe each round, gate each round and once for the base, three arms of the final split and of each extra set.
     evaluations = rounds + (rounds + 1) + 3 * (1 + len(config.extra))
     answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * (splits.final + _extra_items(config))
+    answers += _drawn(config)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     rows = config.training.epochs * (rounds * config.plan.rows_per_round + sum(replay))
     least = answers / ANSWERS_PER_SECOND[1] + rows / ROWS_PER_SECOND[1] + START_SECONDS[0] * (evaluations + rounds)
@@ -100,6 +110,34 @@ def _disk_bytes(config: Config, answers: int) -> int | None:
     return config.rounds * adapter + texts
 
 
+def leaving(config: Config) -> list[str]:
+    """What leaves the machine, and to whom: a line each. Addresses on this machine are no leaving."""
+    lines = []
+    sources = (config.data, *config.extra.values())
+    names = {s.hub.name for s in sources if isinstance(s, FileSource) and s.hub}
+    if names:
+        lines.append(f"the names {', '.join(sorted(names))}, to the Hub their rows come from")
+    for url in config.student.vllm.urls:
+        if not is_loopback(url):
+            lines.append(f"questions of probe, gate, final and extra sets, and the pool's few-shot examples, to {url}")
+    teacher = config.teacher
+    if teacher.kind == "llm":
+        for role in TEACHING:
+            url = teacher.endpoint(role).base_url
+            if not is_loopback(url) and not (teacher.labels == "data" and role in ("skills", "label")):
+                lines.append(f"{SHOWN[role]}, to {url} ({role})")
+    return lines or ["nothing"]
+
+
+def _drawn(config: Config) -> int:
+    """Answers drawn for signals; those that measure the pool's difficulty where the pool's size is given."""
+    signals, splits = config.student.signals, config.data.splits
+    if signals is None:
+        return 0
+    measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
+    return signals.samples * (config.rounds * splits.probe + ((splits.pool or 0) if measured else 0))
+
+
 def _extra_items(config: Config) -> int:
     return sum(source.items for source in config.extra.values())
 
@@ -133,13 +171,7 @@ def print_forecast(config: Config) -> None:
         + f" (80 % power, {config.data.splits.gate} gate items, {DISCORDANT_SHARE:.0%} discordant)",
     )
     table.add_row("false accepts", f"{made.false_accept_rate:.1%} of same-recipe retrains with another seed")
-    source = "generated here" if isinstance(config.data, GeneratorData) else "read from the given file"
-    leaves = f"nothing: the data are {source}, the student runs here"
-    sources = (config.data, *config.extra.values())
-    names = {s.hub.name for s in sources if isinstance(s, FileSource) and s.hub}
-    if names:
-        leaves = f"the names {', '.join(sorted(names))}, to the Hub their rows come from; the student runs here"
-    table.add_row("leaves this machine", leaves)
+    table.add_row("leaves this machine", Text("\n".join(leaving(config))))
     memory = footprint.footprint(config)
     for what, text in footprint.rows(config, memory):
         table.add_row(what, text)

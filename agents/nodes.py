@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import evaluate_split
+from agents.evaluation import Sampled, evaluate_split, sample_split
 from agents.history import accepted_rounds, gate_folder, past_rounds, pool_sizes, written_levels
 from agents.loop import FAILED, Loop, State, stage_inputs
 from agents.teacher import Failure
@@ -19,9 +19,10 @@ from curriculum.gate import baseline, decide
 from curriculum.plan import check_edited, make_plan
 from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
 from curriculum.profile import build_profile
-from curriculum.records import Diagnosis, SkillLabel, Verdict
+from curriculum.records import BASE, Diagnosis, SkillLabel, Split, Verdict
 from curriculum.round_records import MissingSkillProfile
 from curriculum.rundir import read_record, read_records, write_json, write_record, write_records
+from curriculum.signals import with_measured_difficulty
 from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherFailure
 
@@ -59,17 +60,22 @@ def catalogue(loop: Loop, state: State) -> State:
 
 
 def label(loop: Loop, state: State) -> State:
-    """The teacher labels every example with skills and difficulty."""
-    inputs = stage_inputs(loop, loop.run.stage_path("prepare"), loop.run.stage_path("catalogue"))
+    """The teacher labels every example with skills and difficulty, unless the student's own measure that is wanted."""
+    sampled = _undeclared(loop)
+    inputs = stage_inputs(
+        loop, loop.run.stage_path("prepare"), loop.run.stage_path("catalogue"), *(s.folder for s in sampled)
+    )
 
     def work(folder: Path) -> Mapping[str, Any]:
+        signals = {item.example_id: item for of_split in sampled for item in of_split.signals}
         labels: list[SkillLabel] = []
         failures: list[TeacherFailure] = []
         for made in loop.teacher.label(loop.examples.values(), loop.proposed):
             if isinstance(made, SkillLabel):
                 skills = mapped(made.skills, loop.moved_skills)
                 if skills:
-                    labels.append(made.model_copy(update={"skills": skills}))
+                    kept = made.model_copy(update={"skills": skills})
+                    labels.append(with_measured_difficulty(kept, loop.examples[made.example_id], signals))
                 else:
                     failures.append(failed(made.example_id, "label", "all of its skills were dropped"))
             else:
@@ -82,10 +88,29 @@ def label(loop: Loop, state: State) -> State:
     return loop.stage(loop.run.stage_path("label"), inputs, work)
 
 
+def _undeclared(loop: Loop) -> list[Sampled]:
+    """The base's drawn answers on splits that have items of no declared difficulty, where it is to be measured.
+
+    Not on the gate and final splits: nothing is chosen by their difficulty.
+    """
+    signals = loop.config.student.signals
+    if signals is None or signals.difficulty == "declared":
+        return []
+    splits: tuple[Split, ...] = ("pool", "probe")
+    return [
+        sample_split(loop, loop.adapter_files(BASE, 0), split)
+        for split in splits
+        if any(e.difficulty is None for e in loop.examples.values() if e.split == split)
+    ]
+
+
 def evaluate(loop: Loop, state: State) -> State:
-    """The current adapter answers the probe split."""
+    """The current adapter answers the probe split, and draws several answers to each item where that is wanted."""
     loop.check_stop()
-    evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "probe")
+    adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
+    evaluate_split(loop, adapter, "probe")
+    if loop.config.student.signals is not None:
+        sample_split(loop, adapter, "probe")
     return {}
 
 
@@ -119,13 +144,17 @@ def diagnose(loop: Loop, state: State) -> State:
 def profile(loop: Loop, state: State) -> State:
     """Grades, labels and diagnoses become the missing-skill profile."""
     round_ = state["round"]
-    probe = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "probe")
+    adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
+    probe = evaluate_split(loop, adapter, "probe")
+    sampled = [sample_split(loop, adapter, "probe")] if loop.config.student.signals is not None else []
     diagnosed = loop.run.round_stage(round_, "diagnose")
-    inputs = stage_inputs(loop, loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
+    read = (loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
+    inputs = stage_inputs(loop, *read, *(s.folder for s in sampled))
 
     def work(folder: Path) -> Mapping[str, Any]:
         diagnoses = read_records(diagnosed / "diagnoses.jsonl", Diagnosis)
-        made = build_profile(round_, state["adapter"], loop.labels, probe.grades, diagnoses, loop.catalogue)
+        signals = [item for of_split in sampled for item in of_split.signals if item.example_id in loop.labels]
+        made = build_profile(round_, state["adapter"], loop.labels, probe.grades, diagnoses, loop.catalogue, signals)
         write_record(folder / "profile.json", made)
         return {}
 

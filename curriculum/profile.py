@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from curriculum.records import Diagnosis, Grade, SkillCatalogue, SkillLabel, Verdict
-from curriculum.round_records import MissingSkillProfile, SkillProfile, VerdictCounts
+from curriculum.round_records import ItemSignals, MissingSkillProfile, SkillProfile, VerdictCounts
+from curriculum.signals import signal_means
 from curriculum.statistics import wilson
 
 Cell = tuple[str, int]
@@ -25,6 +26,7 @@ def build_profile(
     grades: Iterable[Grade],
     diagnoses: Iterable[Diagnosis],
     catalogue: SkillCatalogue,
+    signals: Iterable[ItemSignals] = (),
 ) -> MissingSkillProfile:
     """Counts verdicts and missing skills per skill × difficulty, per skill, and over all answers.
 
@@ -39,6 +41,7 @@ def build_profile(
         grades: one a probe answer.
         diagnoses: at most one a failed answer; its skills are missing at the example's difficulty.
         catalogue: the skills of the run.
+        signals: of the probe items, where several answers to each were drawn.
 
     Source: He et al. 2025 (STAT, arXiv 2510.10023), stage 2; `missing` is their n_s.
     """
@@ -54,6 +57,12 @@ def build_profile(
     for diagnosis in diagnoses:
         difficulty = labels[diagnosis.example_id].difficulty
         missing.update((skill, difficulty) for skill in set(diagnosis.missing_skills))
+    drawn: defaultdict[Cell, list[ItemSignals]] = defaultdict(list)
+    for item in signals:
+        label = labels[item.example_id]
+        for skill in set(label.skills):
+            drawn[skill, label.difficulty].append(item)
+            drawn[skill, ALL].append(item)
     tallies = (missing, *answered.values())
     cells = sorted({cell for tally in tallies for cell in tally})
     for tally in tallies:
@@ -68,6 +77,7 @@ def build_profile(
             counts=counts,
             missing=missing[skill, difficulty],
             accuracy=wilson(counts.correct, counts.graded),
+            signals=signal_means(drawn[skill, difficulty]),
         )
 
     total = _counts(overall)

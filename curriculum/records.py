@@ -196,6 +196,12 @@ class StudentAnswer(Record):
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(ge=0)
     error: str | None = Field(default=None, description="what broke, when the finish reason is `error`")
+    entropy: float | None = Field(
+        default=None,
+        ge=0,
+        description="nats at the first token, before temperature, from the 20 likeliest; none where nothing was said",
+        exclude_if=lambda value: value is None,
+    )
 
     @property
     def id(self) -> str:

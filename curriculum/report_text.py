@@ -104,6 +104,8 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         parts.append(safe_text(f"Changed after the rollback: {round_.plan.changed}"))
     if round_.probe or round_.mixture:
         parts.append(_work_table(report, round_))
+    if drawn := words.signals_words(round_):
+        parts.append(safe_text(drawn))
     if round_.training:
         parts.append(safe_text(words.health_words(round_.training)))
     for failure in round_.failures:

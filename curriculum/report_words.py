@@ -163,6 +163,19 @@ def format_words(final: FinalReport) -> str:
     )
 
 
+def signals_words(round_: RoundReport) -> str:
+    """What drawn answers said of each skill on the probe; empty where none were drawn."""
+    drawn = [(s.skill, s.signals) for s in (round_.probe.skills if round_.probe else ()) if s.signals]
+    parts = [
+        f"{skill} {percent(s.pass_rate)} right ({s.items} items, {s.samples} samples, "
+        f"{100 * s.low:.0f}–{100 * s.high:.0f})" + ("" if s.entropy is None else f", {s.entropy:.2f} nats")
+        for skill, s in drawn
+    ]
+    if not parts:
+        return ""
+    return "Drawn answers on the probe, with the entropy at their first token: " + "; ".join(parts) + "."
+
+
 NEVER_SELECT = (
     "Extra sets never select: no profile, plan, training set, gate or stop rule saw them, and no training row repeats "
     "one of their questions."

@@ -25,6 +25,27 @@ class VerdictCounts(Part):
         return self.correct + self.wrong + self.unparsed + self.truncated
 
 
+class ItemSignals(Record):
+    """How hard one item is for a student that draws its answers."""
+
+    example_id: str
+    adapter: str
+    samples: int = Field(ge=0, description="answers drawn and graded; those that failed on our side do not count")
+    correct: int = Field(ge=0)
+    entropy: float | None = Field(ge=0, description="nats at the first token of an answer; none where none was begun")
+
+
+class SignalMeans(Part):
+    """The same over items."""
+
+    items: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    pass_rate: float = Field(ge=0, le=1, description="mean over items of the share of right samples")
+    low: float
+    high: float
+    entropy: float | None = Field(ge=0, description="mean over the items that have one")
+
+
 class SkillProfile(Part):
     """One skill, over all difficulties (`difficulty` is `None`) or at one difficulty."""
 
@@ -33,6 +54,9 @@ class SkillProfile(Part):
     counts: VerdictCounts
     missing: int = Field(ge=0, description="diagnoses that name the skill as missing")
     accuracy: Rate
+    signals: SignalMeans | None = Field(
+        default=None, description="of drawn answers, with student.signals", exclude_if=lambda value: value is None
+    )
 
 
 class MissingSkillProfile(Record):

@@ -25,14 +25,17 @@ def wilson(correct: int, n: int) -> Rate:
         raise ValueError(f"expected 0 to {n} right answers of {n}, got {correct}")
     if n == 0:
         return Rate(n=0, correct=0, rate=None, low=None, high=None)
+    low, high = score_interval(correct / n, n)
+    return Rate(n=n, correct=correct, rate=correct / n, low=low, high=high)
+
+
+def score_interval(rate: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a share of `n` items; see `wilson`."""
     # In the order of scipy's proportion_ci, to the last bit; that one first computes a test nobody asked for.
-    rate = correct / n
     whole = 2 * (n + Z95**2)
     centre = (2 * n * rate + Z95**2) / whole
     half_width = Z95 / whole * sqrt(4 * n * rate * (1 - rate) + Z95**2)
-    low = 0.0 if correct == 0 else centre - half_width
-    high = 1.0 if correct == n else centre + half_width
-    return Rate(n=n, correct=correct, rate=rate, low=low, high=high)
+    return 0.0 if rate == 0 else centre - half_width, 1.0 if rate == 1 else centre + half_width
 
 
 def paired_change(before: Mapping[str, bool], after: Mapping[str, bool]) -> Change:

@@ -64,6 +64,17 @@ class VllmConfig(Section):
         return urls
 
 
+class SignalsConfig(Section):
+    """Several drawn answers an item: how hard it is for this student."""
+
+    samples: int = Field(ge=2, le=64, description="answers drawn to each probe item each round")
+    temperature: float = Field(default=1.0, gt=0, description="of these draws; student.temperature is for verdicts")
+    difficulty: Literal["declared", "measured"] = Field(
+        default="declared",
+        description="measured: pool and probe items whose data declare no difficulty get that of the base's samples",
+    )
+
+
 class StudentConfig(Section):
     """The model that is taught, and how it is asked."""
 
@@ -90,6 +101,9 @@ class StudentConfig(Section):
     temperature: float = Field(default=0.0, ge=0, description="0 is greedy: no chance in answers")
     top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability that tokens are drawn from")
     sampling_seed: int | None = Field(default=None, ge=0, lt=2**32, description="null takes `seed`")
+    signals: SignalsConfig | None = Field(
+        default=None, description="pass rate and entropy of drawn answers, in the profile; null draws none"
+    )
     few_shot: int = Field(default=4, ge=0, description="pool examples shown to the few-shot base at the end")
     few_shot_examples: tuple[Shot, ...] | None = Field(
         default=None, min_length=1, max_length=64, description="shown to the few-shot base instead, in this order"
@@ -109,3 +123,7 @@ class StudentConfig(Section):
         """How answers are decoded in a run with this seed."""
         seed = run_seed if self.sampling_seed is None else self.sampling_seed
         return Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, seed=seed)
+
+    def drawn(self, run_seed: int, signals: SignalsConfig) -> Sampling:
+        """How the answers of `signals` are decoded: from the whole distribution."""
+        return self.sampling(run_seed).model_copy(update={"temperature": signals.temperature, "top_p": 1.0})

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from curriculum.records import Sampling
 from student.chat_format import pad_left
 from student.key_values import RowCache
+from student.signals import TOP
 
 READ_TOKENS = 512
 """Most tokens read at once, padding included: enough for fast matrix products, few enough to stay in the cache."""
@@ -51,6 +52,7 @@ def decode(
     pad: int,
     sampling: Sampling,
     generator: Generator,
+    first: list[list[float]] | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """The new tokens of each prompt, its stop token included, each with the prompt's index, as they end.
 
@@ -62,8 +64,12 @@ def decode(
         pad: any token; it is masked.
         sampling: how tokens are drawn, and how many at most.
         generator: of the draws.
+        first: a list to which, for each prompt, the log-probabilities of its likeliest first tokens are added, before
+            temperature and nucleus.
     """
     logits, cache, mask = _read(model, prefix, prompts, pad, sampling.max_new_tokens)
+    if first is not None:
+        first += logits.float().log_softmax(-1).topk(min(TOP, logits.shape[-1])).values.tolist()
     made: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts))
     positions = torch.tensor([[len(prompt)] for prompt in prompts])

@@ -17,7 +17,8 @@ from student.chat_format import encode_prompt, pad_id, stop_ids
 from student.decoding import decode, read_prefix
 from student.key_values import use_grouped_attention
 from student.loading import load_base
-from student.subprocess_job import Event, is_out_of_memory
+from student.signals import top_entropy
+from student.subprocess_job import Event, is_out_of_memory, sample_ids
 
 
 class EncodedPrompt(NamedTuple):
@@ -31,7 +32,8 @@ def answer(job: Event) -> Iterator[Event]:
     """Answers the prompts of a job whose answer id is not in `finished`.
 
     Args:
-        job: `base`, `adapter`, `dtype`, `threads`, `prompts`, `sampling`, `batch_size`, `finished`.
+        job: `base`, `adapter`, `dtype`, `threads`, `prompts`, `sampling`, `batch_size`, `finished`, `signals`. A prompt
+            of which several samples are wanted is read once for each.
 
     Raises:
         UserError: the model is of a kind that this engine cannot serve.
@@ -45,8 +47,10 @@ def answer(job: Event) -> Iterator[Event]:
     stops = stop_ids(tokenizer, model.generation_config.eos_token_id)
     finished = set(job["finished"])
     prompts = [
-        EncodedPrompt(prompt["id"], encode_prompt(tokenizer, [Message.model_validate(m) for m in prompt["messages"]]))
+        EncodedPrompt(id_, ids)
         for prompt in job["prompts"]
+        for ids in [encode_prompt(tokenizer, [Message.model_validate(m) for m in prompt["messages"]])]
+        for id_ in sample_ids(prompt)
     ]
     prefix = read_prefix(model, [p.input_ids for p in prompts])
     for index, batch in enumerate(partition(prompts, job["batch_size"])):
@@ -55,10 +59,13 @@ def answer(job: Event) -> Iterator[Event]:
             continue
         generator = torch.Generator().manual_seed(sampling.seed * 1_000_003 + index)
         ids = [p.input_ids for p in batch]
+        first: list[list[float]] | None = [] if job.get("signals") else None
         try:
-            for row, tokens in decode(model, prefix, ids, stops, pad_id(tokenizer), sampling, generator):
+            for row, tokens in decode(model, prefix, ids, stops, pad_id(tokenizer), sampling, generator, first):
                 if row in missing:
-                    yield _answer(missing.pop(row), tokens, stops, tokenizer)
+                    # A student that said nothing was unsure of nothing: its first token ended the turn.
+                    entropy = top_entropy(first[row]) if first and tokens[0] not in stops else None
+                    yield _answer(missing.pop(row), tokens, stops, tokenizer) | {"entropy": entropy}
         except Exception as error:
             if is_out_of_memory(error):
                 raise

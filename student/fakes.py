@@ -4,6 +4,7 @@ It has no weights and knows the gold answers. It is named a fake wherever its nu
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -40,29 +41,43 @@ class FakeStudent:
             yield Encoded(words, len(target.split()), *pieces)
 
     def answer(
-        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+        self,
+        prompts: Sequence[Prompt],
+        adapter: AdapterFiles,
+        sampling: Sampling,
+        finished: Set[str],
+        log: Path,
+        samples: int | None = None,
     ) -> Iterator[StudentAnswer]:
-        """Right when a hash of the example falls below the accuracy of its weakest skill."""
+        """Right when a hash of the example falls below the accuracy of its weakest skill.
+
+        Of several samples so many are right as that accuracy says; their entropy is that of being right or not.
+        """
         rows = json.loads((adapter.folder / "rows.json").read_text()) if adapter.folder else {}
         examples = self._examples()
         for prompt in prompts:
             example = examples[prompt.example_id]
             trained = min(rows.get(skill, 0) for skill in example.skills)
             accuracy = 0.1 + 0.8 * trained / (trained + ROWS_TO_HALF)
-            luck = int(content_id({"id": example.id}, 8), 16) / 16**8
-            text = f"Answer: {example.gold}" if luck < accuracy else "Answer: no idea"
-            answer = StudentAnswer(
-                example_id=example.id,
-                adapter=adapter.name,
-                arm=prompt.arm,
-                sampling=sampling,
-                text=text,
-                finish_reason="stop",
-                prompt_tokens=len(prompt.messages[-1].content.split()),
-                completion_tokens=len(text.split()),
-            )
-            if answer.id not in finished:
-                yield answer
+            unsure = -accuracy * math.log(accuracy) - (1 - accuracy) * math.log(1 - accuracy)
+            for at in range(samples or 1):
+                drawn = {"id": example.id, "sample": at} if at else {"id": example.id}
+                luck = int(content_id(drawn, 8), 16) / 16**8
+                text = f"Answer: {example.gold}" if luck < accuracy else "Answer: no idea"
+                answer = StudentAnswer(
+                    example_id=example.id,
+                    adapter=adapter.name,
+                    arm=prompt.arm,
+                    sampling=sampling,
+                    sample_index=at,
+                    text=text,
+                    finish_reason="stop",
+                    prompt_tokens=len(prompt.messages[-1].content.split()),
+                    completion_tokens=len(text.split()),
+                    entropy=unsure if samples else None,
+                )
+                if answer.id not in finished:
+                    yield answer
 
     def serving(self) -> None:
         """Nothing: there is no server."""

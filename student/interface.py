@@ -102,12 +102,19 @@ class Student(Protocol):
         ...
 
     def answer(
-        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+        self,
+        prompts: Sequence[Prompt],
+        adapter: AdapterFiles,
+        sampling: Sampling,
+        finished: Set[str],
+        log: Path,
+        samples: int | None = None,
     ) -> Iterator[StudentAnswer]:
         """Answers every prompt whose answer id is not in `finished`, as the answers come.
 
         The partition of `prompts` into batches does not depend on `finished`, so an interrupted
-        evaluation gives the same texts as an undisturbed one.
+        evaluation gives the same texts as an undisturbed one. With `samples` there are so many answers to each prompt,
+        told apart by their sample index, each with the entropy at its first token; without, one and no entropy.
 
         Raises:
             OutOfMemory: memory ran out, or the system killed the student; the message says what to change.

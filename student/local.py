@@ -63,7 +63,13 @@ class LocalStudent:
             yield Encoded(event["prompt_tokens"], event["target_tokens"], prompt, target)
 
     def answer(
-        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+        self,
+        prompts: Sequence[Prompt],
+        adapter: AdapterFiles,
+        sampling: Sampling,
+        finished: Set[str],
+        log: Path,
+        samples: int | None = None,
     ) -> Iterator[StudentAnswer]:
         """Answers every prompt whose answer id is not in `finished`, batch by batch, the longest prompts first.
 
@@ -72,7 +78,7 @@ class LocalStudent:
             StudentError: the worker died.
             OutOfMemory: with what to lower.
         """
-        blanks = blank_answers(prompts, adapter, sampling)
+        blanks = blank_answers(prompts, adapter, sampling, samples)
         if blanks.keys() <= finished:
             return
         job = self._job("answer") | {
@@ -81,6 +87,7 @@ class LocalStudent:
             "sampling": sampling.model_dump(),
             "batch_size": self._config.batch_size,
             "finished": sorted(finished),
+            "signals": samples is not None,
         }
         try:
             for event in self._worker.run(job, log):
@@ -176,17 +183,26 @@ Blanks = Mapping[str, tuple[StudentAnswer, Prompt]]
 """What is to be answered, by the id of the answer."""
 
 
-def blank_answers(prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling) -> Blanks:
-    """The answers to be given, without their texts."""
-    return {blank.id: (blank, prompt) for prompt in prompts for blank in [_blank(prompt, adapter, sampling)]}
+def blank_answers(
+    prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, samples: int | None = None
+) -> Blanks:
+    """The answers to be given, without their texts; the samples of a prompt follow each other."""
+    blanks = ((_blank(prompt, adapter, sampling, at), prompt) for prompt in prompts for at in range(samples or 1))
+    return {blank.id: (blank, prompt) for blank, prompt in blanks}
 
 
 def prompt_events(blanks: Blanks) -> list[Event]:
-    """The prompts as a worker takes them."""
-    return [{"id": id_, "messages": [m.model_dump() for m in prompt.messages]} for id_, (_, prompt) in blanks.items()]
+    """The prompts as a worker takes them, each with the ids of the answers it is to get: `id`, and `more` of them."""
+    events: list[Event] = []
+    for id_, (blank, prompt) in blanks.items():
+        if blank.sample_index:
+            events[-1].setdefault("more", []).append(id_)
+        else:
+            events.append({"id": id_, "messages": [m.model_dump() for m in prompt.messages]})
+    return events
 
 
-def _blank(prompt: Prompt, adapter: AdapterFiles, sampling: Sampling) -> StudentAnswer:
+def _blank(prompt: Prompt, adapter: AdapterFiles, sampling: Sampling, sample: int) -> StudentAnswer:
     """The answer to a prompt before there is one: what its id is made of."""
     return StudentAnswer.model_validate(
         {
@@ -194,6 +210,7 @@ def _blank(prompt: Prompt, adapter: AdapterFiles, sampling: Sampling) -> Student
             "adapter": adapter.name,
             "arm": prompt.arm,
             "sampling": sampling,
+            "sample_index": sample,
             "text": "",
             "finish_reason": "error",
             "prompt_tokens": 0,

@@ -15,10 +15,9 @@ from openai import OpenAI
 
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
+from student.signals import TOP, top_entropy
 
 RETRIES = 4
-TOP = 20
-"""Most alternatives a server gives the log-probabilities of, by its default."""
 SEEDS = 2**63
 
 
@@ -151,16 +150,6 @@ class Client:
         headers = {"Authorization": f"Bearer {self._key}"}
         with httpx2.Client(timeout=300, trust_env=False) as client:
             return client.post(f"{url}{path}", json=dict(body), headers=headers)
-
-
-def top_entropy(log_probabilities: Sequence[float]) -> float:
-    """Entropy in nats of a distribution of which only the likeliest are known; the rest counts as one alternative.
-
-    −Σ p·ln p − m·ln m with m = 1 − Σ p. It is too low by at most m·ln(number of the rest).
-    """
-    shares = [math.exp(value) for value in log_probabilities]
-    rest = max(0.0, 1.0 - math.fsum(shares))
-    return -math.fsum(p * math.log(p) for p in (*shares, rest) if p > 0)
 
 
 def _fixed(stops: Sequence[int]) -> dict[str, Any]:

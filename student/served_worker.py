@@ -23,7 +23,7 @@ from student.canary import CANDIDATES, choose_prompts, judge
 from student.chat_format import encode_prompt, stop_ids
 from student.loading import load_base, native_dtype
 from student.served_client import Client, Completion
-from student.subprocess_job import Event
+from student.subprocess_job import Event, sample_ids
 from student.vllm_server import is_healthy
 
 MOST_FAILED_SHARE = 0.1
@@ -129,27 +129,31 @@ def ask(job: Event) -> Iterator[Event]:
     """Asks the server for every answer whose id is not in `finished`.
 
     Args:
-        job: `base`, `urls`, `key`, `model`, `prompts`, `sampling`, `finished`, `concurrency`.
+        job: `base`, `urls`, `key`, `model`, `prompts`, `sampling`, `finished`, `concurrency`, `signals`. The samples
+            of a prompt come from one request, so their draws are the same when some are finished.
 
     Raises:
         StudentError: the server is gone, or too many requests failed. What failed with a server that is gone is not
             sent: it is missing, not wrong.
     """
     tokenizer = _tokenizer(job)
-    stops = _stops(job, tokenizer)
+    stops = stop_tokens(Path(job["base"]), tokenizer)
     sampling = Sampling.model_validate(job["sampling"])
     client = _client(job)
     finished = set(job["finished"])
-    missing = [prompt for prompt in job["prompts"] if prompt["id"] not in finished]
+    missing = [prompt for prompt in job["prompts"] if not finished.issuperset(sample_ids(prompt))]
     failed = 0
-    running: dict[Future[list[Completion]], tuple[str, int]] = {}
+    running: dict[Future[list[Completion]], tuple[list[str], int]] = {}
 
     def submit(prompt: Event) -> None:
         ids = encode_prompt(tokenizer, [Message.model_validate(m) for m in prompt["messages"]])
         # A seed for each answer, so that draws do not depend on the order of the answers.
         seed = int(prompt["id"], 16) + sampling.seed
-        future = pool.submit(client.complete, ids, sampling, stops, seed=seed)
-        running[future] = prompt["id"], len(ids)
+        answers = sample_ids(prompt)
+        future = pool.submit(
+            client.complete, ids, sampling, stops, seed=seed, samples=len(answers), signals=job["signals"]
+        )
+        running[future] = answers, len(ids)
 
     pool = ThreadPoolExecutor(max_workers=job["concurrency"])
     try:
@@ -160,19 +164,24 @@ def ask(job: Event) -> Iterator[Event]:
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                id_, length = running.pop(future)
-                event = {"id": id_, "prompt_tokens": length} | _event(future, job, stops, tokenizer)
-                failed += event["finish_reason"] == "error"
+                ids, length = running.pop(future)
+                events = _events(future, job, len(ids), stops, tokenizer)
+                failed += events[0]["finish_reason"] == "error"
                 if failed > max(FEWEST_FAILED, MOST_FAILED_SHARE * len(job["prompts"])):
-                    raise StudentError(f"{failed} of {len(missing)} requests failed, the last: {event['error']}")
-                yield event
+                    raise StudentError(f"{failed} of {len(missing)} requests failed, the last: {events[0]['error']}")
+                for id_, event in zip(ids, events, strict=True):
+                    if id_ not in finished:
+                        yield {"id": id_, "prompt_tokens": length} | event
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _event(future: "Future[list[Completion]]", job: Event, stops: list[int], tokenizer: Any) -> Event:
+def _events(
+    future: "Future[list[Completion]]", job: Event, count: int, stops: list[int], tokenizer: Any
+) -> list[Event]:
+    """What is sent of the answers to one prompt; the same failure for each when the request failed."""
     try:
-        (completion,) = future.result()
+        completions = future.result()
     except AuthenticationError:
         raise UserError(
             f"{job['urls']}: expected a key the server knows in VLLM_API_KEY, got another or none"
@@ -183,7 +192,11 @@ def _event(future: "Future[list[Completion]]", job: Event, stops: list[int], tok
             if gone:
                 raise StudentError(f"the vLLM server at {gone[0]} stopped answering ({_reason(error)})") from None
         logging.exception("a request failed")
-        return {"text": "", "finish_reason": "error", "completion_tokens": 0, "error": _reason(error)}
+        return [{"text": "", "finish_reason": "error", "completion_tokens": 0, "error": _reason(error)}] * count
+    return [_event(completion, stops, tokenizer) for completion in completions]
+
+
+def _event(completion: Completion, stops: list[int], tokenizer: Any) -> Event:
     tokens = list(completion.tokens)
     text = tokens[:-1] if completion.stopped and tokens and tokens[-1] in stops else tokens
     return {
@@ -191,6 +204,7 @@ def _event(future: "Future[list[Completion]]", job: Event, stops: list[int], tok
         "finish_reason": "stop" if completion.stopped else "length",
         "completion_tokens": len(tokens),
         "error": None,
+        "entropy": completion.entropy,
     }
 
 
@@ -203,11 +217,12 @@ def _tokenizer(job: Event) -> Any:
     return AutoTokenizer.from_pretrained(job["base"], trust_remote_code=False, local_files_only=True)
 
 
-def _stops(job: Event, tokenizer: Any) -> list[int]:
+def stop_tokens(base: Path, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer, as `engine_worker` takes them from the loaded model."""
     try:
-        own = GenerationConfig.from_pretrained(job["base"], local_files_only=True).eos_token_id
+        own = GenerationConfig.from_pretrained(base, local_files_only=True).eos_token_id
     except OSError:  # the model has none
-        own = AutoConfig.from_pretrained(job["base"], trust_remote_code=False, local_files_only=True).eos_token_id
+        own = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True).eos_token_id
     return stop_ids(tokenizer, own)
 
 

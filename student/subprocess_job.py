@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TextIO
 from curriculum.errors import OutOfMemory, StudentError, TrainingError, UserError
 
 Event = dict[str, Any]
+"""Plain JSON values: a job, or what is said of it."""
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 """A variable with one of these in its name is not given to a worker."""
 RAISED: dict[str, type[Exception]] = {e.__name__: e for e in (UserError, StudentError, TrainingError, OutOfMemory)}
@@ -129,6 +130,11 @@ def run_worker(
         yield from worker.run(job, log, failure)
     finally:
         worker.close()
+
+
+def sample_ids(prompt: Event) -> list[str]:
+    """The ids of all answers that are wanted to a prompt of a job."""
+    return [prompt["id"], *prompt.get("more", ())]
 
 
 def worker_environment(threads: int) -> dict[str, str]:

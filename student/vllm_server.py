@@ -166,15 +166,19 @@ def options(model: Model, config: VllmConfig, port: int) -> list[str]:
 
 
 def environment(key: str, threads: int, model: Model) -> dict[str, str]:
-    """What the server sees: no secret but its own key, nothing that calls home, one thread a core."""
+    """What the server sees: no secret but its own key, nothing that calls home, one thread a core.
+
+    On a CPU scheduler and model share a process: vLLM is imported twice instead of three times, and no process that
+    waits takes the other's core.
+    """
     kept = worker_environment(threads)
-    # Set from outside it would hold for the scheduler too, whose threads then wait by spinning.
-    del kept["OMP_NUM_THREADS"]
-    cores = sorted(os.sched_getaffinity(0))[:threads]
+    if model.gpu:
+        del kept["OMP_NUM_THREADS"]
+    else:
+        kept["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return kept | {
         "VLLM_API_KEY": key,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0" if model.max_lora_rank is None else "1",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_SERVER_DEV_MODE": "0",

@@ -92,7 +92,13 @@ class VllmStudent:
         return self._local.encode(rows, show, log)
 
     def answer(
-        self, prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, finished: Set[str], log: Path
+        self,
+        prompts: Sequence[Prompt],
+        adapter: AdapterFiles,
+        sampling: Sampling,
+        finished: Set[str],
+        log: Path,
+        samples: int | None = None,
     ) -> Iterator[StudentAnswer]:
         """Answers every prompt whose answer id is not in `finished`, as the answers end.
 
@@ -100,7 +106,7 @@ class VllmStudent:
             UserError: the base model cannot be had or used.
             StudentError: the server or the worker died, or the server does not answer with this adapter.
         """
-        blanks = blank_answers(prompts, adapter, sampling)
+        blanks = blank_answers(prompts, adapter, sampling, samples)
         if blanks.keys() <= finished:
             return
         events = prompt_events(blanks)
@@ -111,6 +117,7 @@ class VllmStudent:
                 "sampling": sampling.model_dump(),
                 "finished": sorted(finished),
                 "concurrency": self._config.vllm.concurrency,
+                "signals": samples is not None,
             }
             for event in self._worker.run(job | {"do": "ask"}, log):
                 blank, _ = blanks[event.pop("id")]

@@ -20,7 +20,7 @@ from student import served_worker
 from student.chat_format import encode_prompt, prompt_messages
 from student.loading import load_base
 from student.lora import add_lora, save_adapter
-from student.served_client import top_entropy
+from student.signals import top_entropy
 from student.vllm_server import Model, start_server
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
@@ -47,7 +47,7 @@ def job(base, tmp_path):
         return {
             "base": str(base), "dtype": "float32", "threads": 1, "urls": [s.url for s in servers],
             "key": servers[0].key, "model": "base", "prompts": prompts, "finished": list(finished), "concurrency": 4,
-            "sampling": (sampling or Sampling(max_new_tokens=9, seed=3)).model_dump(), **fields,
+            "sampling": (sampling or Sampling(max_new_tokens=9, seed=3)).model_dump(), "signals": False, **fields,
         }  # fmt: skip
 
     yield made

@@ -6,6 +6,7 @@ What it answers, what the canary says when wrong weights are served, and that pr
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_vllm_server import group, until_gone
 from tiny_model import make_model, make_tiny_model, make_tokenizer
+from transformers import AutoTokenizer
 
 from curriculum.config import TrainingConfig
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
 from curriculum.student_config import StudentConfig, VllmConfig
 from student import served_worker
+from student.base_model import resolve_base
+from student.chat_format import encode_prompt
 from student.interface import AdapterFiles, Prompt
 from student.local import LocalStudent
 from student.lora import add_lora, save_adapter
-from student.served_client import Client, top_entropy
+from student.served_client import Client
+from student.signals import top_entropy
 from student.vllm_server import Model, start_server
 from student.vllm_student import VllmStudent, has_vllm
 
@@ -184,6 +189,86 @@ def test_another_chat_template_is_found_out(server, base, tmp_path):
         served(server, another, "base", None)
 
 
+QWEN = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are Qwen.<|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""As Qwen2.5's: it speaks as the system where nobody else does."""
+LLAMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '<|im_end|>\n\n' + m['content'] | trim"
+    " + '<|endoftext|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_end|>\n\n' }}{% endif %}"
+)
+"""As Llama 3's: it begins with a token that the tokenizer adds by itself, too, and trims."""
+TURNS = [
+    (Message(role="user", content="  What is 1 plus 2? "),),
+    (Message(role="system", content="Be brief.\n"), Message(role="user", content="2 + 2 = é ✓ 你好")),
+    (
+        Message(role="user", content="3?"), Message(role="assistant", content=" Answer: 3\n"),
+        Message(role="user", content="Again,\n\nplease"),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "smollm2"])
+def test_a_server_makes_the_trainers_tokens_of_three_families(family, tmp_path):
+    # vLLM's rendering server: what a serving one does with messages, with no engine behind it.
+    if family == "smollm2":
+        base = resolve_base("smollm2-135m")
+    else:
+        base = make_tiny_model(tmp_path / family, family, QWEN if family == "qwen2" else LLAMA, HEAD)
+    if family == "llama":
+        adds_bos(base)
+    model = Model(base, "base", "float32", 512, False, None)
+    command = (sys.executable, "-P", "-m", "student.vllm_main", "launch", "render")
+    started = start_server(model, VllmConfig(), 1, tmp_path / "vllm.log", lambda _: None, command)
+    try:
+        client = Client([started.url], started.key, "base")
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        rendered = [client.tokenize(turns) for turns in TURNS]
+        assert rendered == [encode_prompt(tokenizer, turns) for turns in TURNS]
+    finally:
+        started.stop()
+    if family == "llama":
+        assert tokenizer("x").input_ids[0] == tokenizer.bos_token_id, "it adds the first token by itself"
+        assert all(
+            ids.count(tokenizer.bos_token_id) == 2 + len(turns) for ids, turns in zip(rendered, TURNS, strict=True)
+        )
+    if family == "qwen2":
+        assert "You are Qwen." in tokenizer.decode(rendered[0]) and "Qwen" not in tokenizer.decode(rendered[1])
+
+
+def adds_bos(folder):
+    """Makes the tokenizer begin every text with its first token, as Llama's does."""
+    path = folder / "tokenizer.json"
+    tree = json.loads(path.read_text())
+    first = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
+    tree["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [first, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+    }
+    path.write_text(json.dumps(tree))
+
+
+def test_several_samples_are_the_same_when_some_are_finished(students, tmp_path):
+    vllm, _ = students
+    drawn = Sampling(max_new_tokens=6, temperature=1.0, seed=3)
+    whole = by_id(vllm.answer(PROMPTS[:6], BASE, drawn, set(), tmp_path / "log", 4))
+    assert sorted((a.example_id, a.sample_index) for a in whole.values()) == [
+        (f"e{i}", s) for i in range(6) for s in range(4)
+    ]
+    some = set(list(whole)[::3])
+    rest = by_id(vllm.answer(PROMPTS[:6], BASE, drawn, some, tmp_path / "log", 4))
+    assert rest == {id_: answer for id_, answer in whole.items() if id_ not in some}
+    for name in {a.example_id for a in whole.values()}:
+        of_item = [a for a in whole.values() if a.example_id == name]
+        assert len({a.text for a in of_item}) > 1
+        assert len({round(a.entropy, 3) for a in of_item if a.entropy is not None}) == 1
+
+
 def test_samples_and_signals(server):
     client = Client([server.url], server.key, "base")
     ids, drawn = (1, 5, 6, 7), Sampling(max_new_tokens=6, temperature=1.0)
@@ -204,5 +289,5 @@ def test_a_server_needs_its_key(server):
     with pytest.raises(AuthenticationError):
         Client([server.url], "guess", "base").complete((1, 5), GREEDY, [2])
     processes = group(server._process.pid)
-    assert len(processes) >= 4  # guard, API server, engine, worker
+    assert len(processes) >= 3  # guard, API server, engine
     assert not any(server.key in Path(f"/proc/{pid}/cmdline").read_text() for pid in processes)
