@@ -72,7 +72,7 @@ def job(base, *, dtype="float32", adapter=None, sampling=GREEDY, finished=(), qu
 @pytest.fixture
 def bf16_everywhere(monkeypatch):
     """Computes in bf16 also on a CPU that has no instructions for it."""
-    monkeypatch.setattr("student.loading.native_dtype", lambda name: getattr(torch, name))
+    monkeypatch.setattr("student.loading.native_dtype", lambda name, device="cpu": getattr(torch, name))
 
 
 @pytest.mark.usefixtures("bf16_everywhere")
