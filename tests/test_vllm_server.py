@@ -98,6 +98,7 @@ import sys, signal
 from pathlib import Path
 from curriculum.student_config import VllmConfig
 from student.vllm_server import Model, start_server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 server = start_server(Model(Path("/m"), "base", "float32", 9, False, None), VllmConfig(), 1, Path(sys.argv[1]),
                       print, (sys.executable, sys.argv[2], "parent", "serve"))
 print(server._process.pid, flush=True)
