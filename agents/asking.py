@@ -158,5 +158,10 @@ def failed(item_id: str, role: Role, fault: Fault) -> TeacherFailure:
     return TeacherFailure(item_id=item_id, role=role, kind=fault.kind, reason=fault.reason[:500])
 
 
+def reply_failures(reply: Checked[Any], role: Role) -> list[TeacherFailure]:
+    """The records of all items of a reply that got nothing usable."""
+    return [failed(id_, role, fault) for id_, fault in reply.faults.items()]
+
+
 def _at(id_: str) -> str:
     return "" if id_ == ONLY else f"{id_}: "

@@ -15,8 +15,9 @@ import openai
 from agents.ledger import Ledger, call_key, upper_bound
 from agents.rate import LONGEST_WAIT, Limiter, backoff, retry_after
 from agents.wire import Call, read_key, read_reply, request_body, table
+from curriculum.addresses import is_loopback
 from curriculum.errors import BudgetReached, TeacherUnavailable, TutelageError, UserError
-from curriculum.teacher_config import Endpoint, TeacherConfig, is_loopback
+from curriculum.teacher_config import Endpoint, TeacherConfig
 from curriculum.teacher_records import FailureKind, Reply
 
 MOST_REPLY_BYTES = 4_000_000

@@ -25,8 +25,8 @@ from student.memory_estimate import (
     serving_memory,
     training_memory,
 )
-from student.vllm_server import Model, options
-from student.vllm_student import BASE_MODEL, RANKS
+from student.vllm_server import Model, loaded_rank, options
+from student.vllm_student import BASE_MODEL
 
 PROMPT_TOKENS = 128
 """Of a question with its system prompt, as assumed."""
@@ -79,7 +79,7 @@ def footprint(config: Config) -> Footprint:
     trained = training_memory(sizes, training, _width(config, gpu))
     vllm = student.vllm
     if chosen_engine(config).student.engine == "vllm":
-        rank = _lora_rank(config, gpu is not None)
+        rank = loaded_rank(vllm, training.rank, gpu is not None)
         answering = serving_memory(
             sizes,
             rank or 0,
@@ -100,13 +100,6 @@ def footprint(config: Config) -> Footprint:
 def _width(config: Config, gpu: int | None) -> int:
     """Bytes of a number of the base; a CPU without bf16 instructions computes in float32."""
     return 2 if gpu and config.student.dtype == "bfloat16" else 4
-
-
-def _lora_rank(config: Config, gpu: bool) -> int | None:
-    """What vLLM keeps room for, where adapters are loaded while it runs."""
-    how = config.student.vllm.adapters
-    runtime = how == "runtime" or (how == "auto" and gpu)
-    return min(rank for rank in RANKS if rank >= config.training.rank) if runtime else None
 
 
 def gpu_bytes() -> list[int]:
@@ -146,8 +139,7 @@ def commands(config: Config) -> list[tuple[str, str]]:
         found.append((what, ["python", "-P", "-m", "student.worker", "PID"]))
         if several:
             found.append(("train", command(config.training.processes, Path("RUN/ROUND/train/.draft.ranks"), "python")))
-    sources = (config.data, *config.extra.values())
-    graders = {source.grader if isinstance(source, FileSource) else "reasoning_gym" for source in sources}
+    graders = {s.grader if isinstance(s, FileSource) else "reasoning_gym" for s in config.sources}
     for grader in sorted(graders & GRADED_APART):
         found.append((f"grade ({grader})", ["python", "-I", "-B", "curriculum/grading_worker.py", grader, "LIMITS"]))
     found += [(f"tell {t}", ["python", "-P", "-m", "agents.tracking", t, "RUN", "FOLDER"]) for t in config.trackers]
@@ -158,7 +150,7 @@ def _server(config: Config) -> list[str]:
     gpu = bool(config.forecast.gpu_memory_gib or gpu_bytes())
     student = config.student
     folder = find_base(student.base) or Path(student.base)
-    rank = _lora_rank(config, gpu)
+    rank = loaded_rank(student.vllm, config.training.rank, gpu)
     model = Model(folder, BASE_MODEL, student.dtype, student.vllm.max_length, gpu, rank)
     words = options(model, student.vllm, port=0)
     words[words.index("--port") + 1] = "PORT"

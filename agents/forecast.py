@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agents import footprint
+from curriculum.addresses import is_loopback
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
-from curriculum.teacher_config import TEACHING, Role, is_loopback
+from curriculum.teacher_config import TEACHING, Role
 from student.base_model import SMOLLM2, find_base, linear_sizes
 from student.memory_estimate import adapter_count
 
@@ -113,8 +114,7 @@ def _disk_bytes(config: Config, answers: int) -> int | None:
 def leaving(config: Config) -> list[str]:
     """What leaves the machine, and to whom: a line each. Addresses on this machine are no leaving."""
     lines = []
-    sources = (config.data, *config.extra.values())
-    names = {s.hub.name for s in sources if isinstance(s, FileSource) and s.hub}
+    names = {s.hub.name for s in config.sources if isinstance(s, FileSource) and s.hub}
     if names:
         lines.append(f"the names {', '.join(sorted(names))}, to the Hub their rows come from")
     for url in config.student.vllm.urls:

@@ -5,8 +5,7 @@ diagnosis with the student's answer, again without gold; seeds of writing are po
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agents.asking import Asker, Question, failed
 from agents.chat import ChatClient
@@ -130,18 +129,9 @@ class LLMTeacher:
     ) -> Iterator[Diagnosis | TeacherFailure]:
         """One to three skills that the answer lacks (STAT, stage 2); the gold answer is not shown."""
         asked = [self._diagnose_one(failure, catalogue, round_) for failure in failures]
-        yield from self._together("diagnosing", asked)
-
-    def _together(
-        self, what: str, asked: Sequence[Coroutine[Any, Any, Diagnosis | TeacherFailure]]
-    ) -> list[Diagnosis | TeacherFailure]:
-        def bad(one: Diagnosis | TeacherFailure) -> Sequence[TeacherFailure]:
-            return [one] if isinstance(one, TeacherFailure) else []
-
-        async def all_of() -> list[Diagnosis | TeacherFailure]:
-            return await self._asker.together(what, "diagnose", asked, len(asked), bad)
-
-        return self._runner.run(all_of())
+        yield from self._runner.run(
+            self._asker.together("diagnosing", "diagnose", asked, len(asked), lambda made: _failures([made]))
+        )
 
     async def _diagnose_one(
         self, failure: Failure, catalogue: SkillCatalogue, round_: int
@@ -185,5 +175,5 @@ class LLMTeacher:
         return self._runner.run(self._writer.write(order, catalogue, moved))
 
 
-def _failures(made: Sequence[SkillLabel | TeacherFailure]) -> list[TeacherFailure]:
+def _failures(made: Sequence[SkillLabel | Diagnosis | TeacherFailure]) -> list[TeacherFailure]:
     return [one for one in made if isinstance(one, TeacherFailure)]

@@ -5,7 +5,7 @@ itself carries, in plain values.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from curriculum.plan_file import read_approval
 from curriculum.prompts import Prompt
 from curriculum.records import Example, Skill, SkillCatalogue, SkillLabel, Split
 from curriculum.round_records import RoundPlan, TrainingRow
-from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
+from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records, write_records
 from curriculum.teacher_records import TeacherFailure
 from student.interface import AdapterFiles, Progress, Student
 
@@ -164,3 +164,10 @@ def stage_inputs(loop: Loop, *folders: Path) -> dict[str, str]:
     """The inputs of a stage that reads these finished stages: the run's identity and their outputs."""
     read = {folder.relative_to(loop.run.path).as_posix(): loop.run.outputs_hash(folder) for folder in folders}
     return {"identity": loop.config.identity_hash, **read}
+
+
+def write_failures(folder: Path, failures: Sequence[TeacherFailure]) -> None:
+    """Lists the items a stage's teacher failed on; no file when there are none."""
+    if failures:
+        ordered = sorted(failures, key=lambda f: (f.role, f.item_id))
+        write_records(folder / FAILED, ordered)

@@ -3,16 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from agents.asking import Asker, Question, failed
+from agents.asking import Asker, Question, reply_failures
 from agents.ledger import Purpose
 from agents.prompting import data_block, questions_block
-from agents.replies import ONLY, Checked, MergedSkill, MergedSkills, NamedSkills, Rejected
+from agents.replies import ONLY, MergedSkill, MergedSkills, NamedSkills, Rejected
 from curriculum.config import Config
 from curriculum.errors import UserError
 from curriculum.records import Example, Skill, SkillCatalogue, content_id
-from curriculum.teacher_records import TeacherFailure
 
 QUESTIONS_PER_CALL = 10
 NAMES_PER_CALL = 80
@@ -32,7 +30,7 @@ async def name_skills(
     sample = sorted(pool, key=lambda e: content_id([config.seed, e.id]))[: settings.sample]
     batches = [sample[at : at + QUESTIONS_PER_CALL] for at in range(0, len(sample), QUESTIONS_PER_CALL)]
     asked = [asker.ask(_fine_question(asker, batch)) for batch in batches]
-    replies = await asker.together("naming skills", "skills", asked, len(sample), _failures)
+    replies = await asker.together("naming skills", "skills", asked, len(sample), lambda r: reply_failures(r, "skills"))
     fine = sorted({skill for reply in replies for row in reply.rows.values() for skill in row.skills})
     if not fine:
         raise UserError("role skills: no question got a skill. Take another model, or teacher.catalogue.source: data")
@@ -118,7 +116,3 @@ def _slug(name: str) -> str:
     """A name as an id: lower-case letters and digits joined by underscores, at most 60 characters."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     return re.sub(r"[^\w]+|_+", "_", plain).strip("_")[:60].strip("_")
-
-
-def _failures(reply: Checked[Any]) -> list[TeacherFailure]:
-    return [failed(id_, "skills", fault) for id_, fault in reply.faults.items()]

@@ -5,13 +5,13 @@ whether the stage ran now or was found done. Nodes do not know that they are in 
 loop over them does the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agents.evaluation import Sampled, evaluate_split, sample_split
 from agents.history import accepted_rounds, gate_folder, past_rounds, pool_sizes, written_levels
-from agents.loop import FAILED, Loop, State, stage_inputs
+from agents.loop import Loop, State, stage_inputs, write_failures
 from agents.teacher import Failure
 from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
 from curriculum.errors import UserError
@@ -211,13 +211,6 @@ def approve(loop: Loop, state: State) -> State:
     except _WaitingForApproval:
         return {"waiting_for": str(file)}
     return {**update, "waiting_for": ""}
-
-
-def write_failures(folder: Path, failures: Sequence[TeacherFailure]) -> None:
-    """Lists the items a stage's teacher failed on; no file when there are none."""
-    if failures:
-        ordered = sorted(failures, key=lambda f: (f.role, f.item_id))
-        write_records(folder / FAILED, ordered)
 
 
 def failed(item_id: str, role: Role, reason: str) -> TeacherFailure:

@@ -229,8 +229,7 @@ def check_grader_trusted(run: RunDir, config: Config, trusted: bool) -> None:
     Raises:
         RunDirError: the run names a grader function, and nobody said that it may run.
     """
-    sources = (config.data, *config.extra.values())
-    functions = {s.grader_function for s in sources if isinstance(s, FileSource) and s.grader_function}
+    functions = {s.grader_function for s in config.sources if isinstance(s, FileSource) and s.grader_function}
     for function in [] if trusted else sorted(functions):
         file = grader_file(function, Path.cwd())
         question = (

@@ -2,14 +2,14 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.history import accepted_rounds, gate_folder, pool_index
-from agents.loop import Loop, State, stage_inputs
-from agents.nodes import write_failures
+from agents.loop import Loop, State, stage_inputs, write_failures
 from agents.teacher import WriteOrder
+from curriculum.duplicates import SeenQuestions
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
 from curriculum.mixture import draw_pool, training_rows
@@ -79,30 +79,40 @@ def _write(loop: Loop, plan: RoundPlan) -> _Made:
     """New examples as the plan orders them."""
     if not plan.written_rows:
         return _Made([], [], [], [])
-    known = [*loop.examples.values(), *(e for items in loop.extra.values() for e in items)]
+    held_out = loop.held_out()
+    seen, taken = SeenQuestions(), set[str]()
+
+    def remember(examples: Iterable[Example]) -> None:
+        for example in examples:
+            seen.add(example)
+            taken.add(normalise(example.question))
+
+    remember(loop.examples.values())
+    remember(held_out)
     for r in range(1, plan.round):
-        known += read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example)
-    taken = {normalise(e.question) for e in known}
-    skills = {s.id: s for s in loop.skills}
+        remember(read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example))
+    held_out_ids = {e.id for e in held_out}
+    skills, pool = {s.id: s for s in loop.skills}, loop.split("pool")
     written: list[tuple[Example, str]] = []
     labels: dict[str, SkillLabel] = {}
     dropped: list[DroppedRow] = []
     failures: list[TeacherFailure] = []
     for skill in plan.skills:
-        seeds = [e for e in loop.split("pool") if skill.skill in loop.labels[e.id].skills]
+        seeds = [e for e in pool if skill.skill in loop.labels[e.id].skills]
         for difficulty, count in sorted(skill.written_rows.items()):
             seed = int(content_id({"seed": plan.seed, "skill": skill.skill, "difficulty": difficulty}, 8), 16)
-            order = WriteOrder(plan.round, skills[skill.skill], difficulty, count, seed, taken, seeds, known)
+            order = WriteOrder(
+                plan.round, skills[skill.skill], difficulty, count, seed, taken, seeds, seen, held_out_ids
+            )
             made = loop.teacher.write(order, loop.proposed, loop.moved_skills)
-            taken |= {normalise(e.question) for e in made.examples}
-            known += made.examples
+            remember(made.examples)
             written += [(e, skill.skill) for e in made.examples]
             labels |= {r.example_id: r for r in made.labels}
             dropped += made.dropped
             failures += made.failures
             loop.progress(f"writing rows of round {plan.round}", Progress(len(written), plan.written_rows, skill.skill))
     examples = [e for e, _ in written]
-    rejected = loop.grader.check_gold(examples) | leaks(examples, loop.held_out())
+    rejected = loop.grader.check_gold(examples) | leaks(examples, held_out)
     kept = [(e, skill) for e, skill in written if e.id not in rejected]
     dropped += [
         DroppedRow(example_id=e.id, skill=skill, origin="written", reason=rejected[e.id])

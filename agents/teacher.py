@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from curriculum.config import Config
 from curriculum.data_config import GeneratorData
+from curriculum.duplicates import SeenQuestions
 from curriculum.generator import write_examples
 from curriculum.records import (
     Diagnosis,
@@ -45,10 +46,12 @@ class WriteOrder(NamedTuple):
     seed: int
     taken: Set[str]
     """Normalised questions that no new example may have."""
-    seeds: Sequence[Example] = ()
+    seeds: Sequence[Example]
     """Pool examples of the skill."""
-    known: Sequence[Example] = ()
+    seen: SeenQuestions
     """What a new example may not come near: the pool, what was written before, and every held-out item."""
+    held_out: Set[str]
+    """The ids of the held-out items in `seen`."""
 
 
 class Written(NamedTuple):

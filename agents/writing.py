@@ -8,15 +8,15 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from agents.asking import Asker, Question, failed
+from agents.asking import Asker, Question, failed, reply_failures
 from agents.ledger import Purpose
 from agents.prompting import data_block, question_text
-from agents.replies import ONLY, Checked, Rejected, SolutionReply, WrittenQuestions
+from agents.replies import ONLY, Rejected, SolutionReply, WrittenQuestions
 from agents.teacher import WriteOrder, Written
 from curriculum.catalogue_file import mapped
 from curriculum.config import Config
 from curriculum.duplicates import SeenQuestions, normalise
-from curriculum.extraction import answer_kind, format_target
+from curriculum.extraction import answer_kind, format_target, taught_text
 from curriculum.grading import Grader
 from curriculum.records import Example, Sampling, SkillCatalogue, SkillLabel, StudentAnswer, Verdict, content_id
 from curriculum.round_records import DroppedRow
@@ -47,7 +47,7 @@ class Writer:
     """Has questions written, labelled and solved, and throws away what does not hold."""
 
     def __init__(self, config: Config, asker: Asker, label: Labeller, grader: Grader) -> None:
-        self._model = config.teacher.endpoint("write").model if config.teacher.kind == "llm" else ""
+        self._model = config.teacher.endpoint("write").model
         self._asker = asker
         self._label = label
         self._grader = grader
@@ -72,7 +72,7 @@ class Writer:
         calls = -(-short // QUESTIONS_PER_CALL)
         shown = [_drawn(order, wave, call) for call in range(calls)]
         asked = [self._asker.ask(self._write_question(order, seeds, wave)) for seeds in shown]
-        replies = await self._asker.together("", "write", asked, calls, lambda r: _failures(r, "write"))
+        replies = await self._asker.together("", "write", asked, calls, lambda r: reply_failures(r, "write"))
         drafts = []
         for number, (reply, seeds) in enumerate(zip(replies, shown, strict=True)):
             made.failures.extend(
@@ -90,10 +90,7 @@ class Writer:
 
     def _write_question(self, order: WriteOrder, seeds: Sequence[Example], wave: int) -> Question:
         shown = [
-            data_block(
-                f"example{number}", f"{question_text(e)}\n{format_target(e.gold, next(iter(e.solutions), None))}"
-            )
-            for number, e in enumerate(seeds, 1)
+            data_block(f"example{number}", f"{question_text(e)}\n{taught_text(e)}") for number, e in enumerate(seeds, 1)
         ]
         text = self._asker.prompts["write"].render(
             skill=data_block("skill", f"{order.skill.name}: {order.skill.description}".strip(": ")),
@@ -132,7 +129,7 @@ class Writer:
             for draft, _ in on_skill
             for sample in range(SOLUTIONS)
         ]
-        replies = await self._asker.together("", "solve", asked, len(asked), lambda r: _failures(r, "solve"))
+        replies = await self._asker.together("", "solve", asked, len(asked), lambda r: reply_failures(r, "solve"))
         for place, (draft, label) in enumerate(on_skill):
             solutions = []
             for sample, reply in enumerate(replies[place * SOLUTIONS : (place + 1) * SOLUTIONS]):
@@ -183,30 +180,23 @@ class _Near:
     """The questions that a new one may not come near."""
 
     def __init__(self, order: WriteOrder) -> None:
-        self._held_out = {e.id for e in order.known if e.split != "pool" and not e.source.startswith(WRITTEN)}
-        self._taken = set(order.taken)
-        self._seen = SeenQuestions()
-        for example in order.known:
-            self._seen.add(example)
+        self._order = order
+        self._drafts = SeenQuestions()
         self._templates = [_template(e.question) for e in order.seeds]
 
     def reason(self, draft: Example) -> str:
         """Why a question is not new; empty when it is, and then it is remembered."""
-        match = self._seen.find(draft)
-        if match is not None and match.duplicate_of in self._held_out:
+        match = self._order.seen.find(draft) or self._drafts.find(draft)
+        if match is not None and match.duplicate_of in self._order.held_out:
             return f"{match.reason} of a held-out question"
-        if match is not None or normalise(draft.question) in self._taken:
+        if match is not None:
             return "near copy of a pool or written question"
         template = _template(draft.question)
         if any(len(template & t) >= TEMPLATE_OVERLAP * len(template | t) for t in self._templates):
             return "near copy of a seed or of another new question, with other numbers"
-        self._seen.add(draft)
+        self._drafts.add(draft)
         self._templates.append(template)
         return ""
-
-
-WRITTEN = "written by "
-"""How the `source` of a written example begins."""
 
 
 def _template(question: str) -> frozenset[str]:
@@ -232,7 +222,7 @@ def _draft(text: str, seed: Example, order: WriteOrder, model: str) -> Example:
         question=text.strip(),
         gold="",
         grader=grader,
-        source=f"{WRITTEN}{model} in round {order.round}",
+        source=f"written by {model} in round {order.round}",
         skills=(order.skill.id,),
         difficulty=order.difficulty,
     )
@@ -265,7 +255,3 @@ def _usable_solution(row: SolutionReply) -> SolutionReply:
 
 def _dropped(draft: Example, order: WriteOrder, reason: str) -> DroppedRow:
     return DroppedRow(example_id=draft.id, skill=order.skill.id, origin="written", reason=reason)
-
-
-def _failures(reply: Checked[WrittenQuestions] | Checked[SolutionReply], role: str) -> list[TeacherFailure]:
-    return [failed(id_, "write" if role == "write" else "solve", fault) for id_, fault in reply.faults.items()]

@@ -18,13 +18,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from machine import describe
+from quickstart import final_items
 
-from curriculum.config import load_config
-from curriculum.generator import generate_examples
-from curriculum.prompts import load_prompt
 from curriculum.records import Sampling
 from student.base_model import resolve_base
-from student.chat_format import encode_prompt, pad_id, pad_left, prompt_messages, stop_ids
+from student.chat_format import encode_prompt, pad_id, pad_left, stop_ids
 from student.subprocess_job import worker_environment
 
 THREADS = 2
@@ -52,14 +50,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--adapter", type=Path, help="of the quickstart's base, merged: one that ends its answers")
     arguments = parser.parse_args()
-    config = load_config(Path("runs/configs/quickstart.yaml"))
-    system = load_prompt(config.student.prompt).text
+    config, _, items = final_items(None, arguments.prompts)
     model, tokenizer = load_base(resolve_base(config.student.base), "bfloat16", THREADS)
     if arguments.adapter:
         model = PeftModel.from_pretrained(model, arguments.adapter).merge_and_unload()
     model.train(False)
-    examples = sorted(generate_examples(config.data, 0)[0], key=lambda e: e.id)[: arguments.prompts]
-    prompts = [encode_prompt(tokenizer, prompt_messages(system, (), e.question)) for e in examples]
+    prompts = [encode_prompt(tokenizer, item.messages) for item in items]
     stops = stop_ids(tokenizer, model.generation_config.eos_token_id)
     arms: dict[str, Callable[[int], Run]] = {
         "plain": lambda tokens: plainly(model, prompts, arguments.batch, tokens, stops, pad_id(tokenizer)),

@@ -25,13 +25,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from machine import describe
+from quickstart import final_items
 
-from curriculum.config import TrainingConfig, load_config
-from curriculum.extraction import format_target
-from curriculum.generator import generate_examples
-from curriculum.prompts import load_prompt
+from curriculum.config import Config, TrainingConfig
+from curriculum.extraction import taught_texts
 from student.base_model import resolve_base
-from student.chat_format import pad_id, prompt_messages
+from student.chat_format import pad_id
 from student.subprocess_job import Event, worker_environment
 
 THREADS = 2
@@ -61,9 +60,8 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="also TRL in bf16, for one step")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    config = load_config(Path("runs/configs/quickstart.yaml"))
+    config, rows = quickstart_rows(arguments.rows)
     folder = resolve_base(config.student.base)
-    rows = quickstart_rows(config, arguments.rows)
     model, tokenizer = load_base(folder, "bfloat16", THREADS)
     data = encode_rows(tokenizer, rows, config.training.max_length)
     lengths = [len(row.input_ids) for (row,) in data.rows]
@@ -100,19 +98,19 @@ def main() -> None:
         print(f"losses of {name}: {' '.join(f'{loss:.2f}' for loss in of[0].losses)}")
 
 
-def quickstart_rows(config: Any, count: int) -> list[Event]:
-    """Rows to train on, of the quickstart's tasks."""
-    system = load_prompt(config.student.prompt).text
-    examples = sorted(generate_examples(config.data, SEED)[0], key=lambda e: e.id)[:count]
-    return [
+def quickstart_rows(count: int) -> tuple[Config, list[Event]]:
+    """The quickstart's config, and rows to train on of its tasks."""
+    config, examples, prompts = final_items(None, count)
+    rows: list[Event] = [
         {
             "id": e.id,
-            "messages": [m.model_dump() for m in prompt_messages(system, (), e.question)],
-            "targets": [format_target(e.gold, None)],
+            "messages": [m.model_dump() for m in prompt.messages],
+            "targets": taught_texts(e),
             "weight": 1.0,
         }
-        for e in examples
+        for e, prompt in zip(examples, prompts, strict=True)
     ]
+    return config, rows
 
 
 def ours(folder: Path, data: Any, training: TrainingConfig, pad: int) -> Run:

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from curriculum.data_config import ExtraName, ExtraSource, FileData, GeneratorData, Section
+from curriculum.data_config import OPERATIONAL, ExtraName, ExtraSource, FileData, GeneratorData, Section, Source
 from curriculum.errors import ConfigError
 from curriculum.forecast_config import ForecastConfig
 from curriculum.records import content_id
-from curriculum.student_config import OPERATIONAL, StudentConfig
+from curriculum.student_config import StudentConfig
 from curriculum.teacher_config import TeacherConfig
 
 _SHORT = Repr()
@@ -105,6 +105,11 @@ class Config(Section):
                 "`data.kind: reasoning_gym`: set plan.write_share to 0, or teacher.kind to llm"
             )
         return self
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where items come from: for the splits, and for each extra set."""
+        return (self.data, *self.extra.values())
 
     def identity(self) -> dict[str, Any]:
         """The part that may not change within a run, as plain JSON values."""

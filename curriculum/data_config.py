@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+OPERATIONAL: dict[str, Any] = {"operational": True}
+"""Marks a key that may change within a run."""
 
 
 class Section(BaseModel):

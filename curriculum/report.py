@@ -31,10 +31,9 @@ class ArmVerdicts(Part):
     adapter: VerdictCounts
 
 
-class ExtraReport(Part):
-    """One extra evaluation set, answered by the same three arms as the final test. It never selects anything."""
+class ArmsReport(Part):
+    """What the three arms answered on the same items, and how they differ."""
 
-    name: str
     base: Rate = Field(description="by the lenient extraction, as all rates but `strict`")
     base_few_shot: Rate
     adapter: Rate
@@ -44,21 +43,20 @@ class ExtraReport(Part):
     verdicts: ArmVerdicts
 
 
-class FinalReport(Part):
+class ExtraReport(ArmsReport):
+    """One extra evaluation set, answered by the same three arms as the final test. It never selects anything."""
+
+    name: str
+
+
+class FinalReport(ArmsReport):
     """The final test: the base, the base prompted with examples, and the last accepted adapter."""
 
     adapter_name: str = Field(description="the last accepted adapter, or `base` when none was accepted")
-    base: Rate = Field(description="by the lenient extraction, as all rates but `strict`")
-    base_few_shot: Rate
-    adapter: Rate
-    strict: ArmRates = Field(description="the same answers by the strict extraction")
-    change: Change = Field(description="adapter − base on the same items")
-    change_few_shot: Change = Field(description="adapter − base prompted with examples on the same items")
     format_share: float | None = Field(
         description="gain over the base by the strict extraction minus the gain by the lenient one, in shares of 1: "
         "what learning the answer format alone bought. The gain by the lenient extraction does not contain it"
     )
-    verdicts: ArmVerdicts
     skills: tuple[GateSkill, ...] = Field(description="base and adapter on the final split, one a skill")
     opened: str = Field(description="for whom the final split was opened, and where every opening is logged")
     extra: tuple[ExtraReport, ...] = Field(default=(), description="the extra sets, sorted by name; they never select")

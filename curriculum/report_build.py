@@ -6,13 +6,14 @@ failures are chosen to show. Reads no file and decides nothing.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.records import Diagnosis, Example, Grade, Rate, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import (
     ArmRates,
+    ArmsReport,
     ArmVerdicts,
     DroppedCount,
     ExtraReport,
@@ -110,25 +111,25 @@ def final_report(
     strict_change = paired_change(_strictly_right(grades.base), _strictly_right(grades.adapter))
     both = base.keys() & adapter.keys()
     return FinalReport(
-        **arms,
+        **dict(arms),
         adapter_name=adapter_name,
-        format_share=_difference(strict_change.change, arms["change"].change),
+        format_share=_difference(strict_change.change, arms.change.change),
         skills=skill_changes({i: base[i] for i in both}, {i: adapter[i] for i in both}, labels),
         opened=opened,
-        extra=tuple(ExtraReport(name=name, **_arms(of_set)) for name, of_set in sorted((extra or {}).items())),
+        extra=tuple(ExtraReport(name=name, **dict(_arms(of_set))) for name, of_set in sorted((extra or {}).items())),
     )
 
 
-def _arms(grades: ArmGrades) -> dict[str, Any]:
-    """What the final test and an extra set have in common: rates, verdicts, and paired changes."""
+def _arms(grades: ArmGrades) -> ArmsReport:
     by_arm: dict[str, Sequence[Grade]] = grades._asdict()
     right = {arm: answered_right(of_arm) for arm, of_arm in by_arm.items()}
-    return {arm: _rate(of_arm) for arm, of_arm in right.items()} | {
-        "strict": ArmRates(**{arm: _rate(_strictly_right(of_arm)) for arm, of_arm in by_arm.items()}),
-        "change": paired_change(right["base"], right["adapter"]),
-        "change_few_shot": paired_change(right["base_few_shot"], right["adapter"]),
-        "verdicts": ArmVerdicts(**{arm: verdict_counts(of_arm) for arm, of_arm in by_arm.items()}),
-    }
+    return ArmsReport(
+        **{arm: _rate(of_arm) for arm, of_arm in right.items()},
+        strict=ArmRates(**{arm: _rate(_strictly_right(of_arm)) for arm, of_arm in by_arm.items()}),
+        change=paired_change(right["base"], right["adapter"]),
+        change_few_shot=paired_change(right["base_few_shot"], right["adapter"]),
+        verdicts=ArmVerdicts(**{arm: verdict_counts(of_arm) for arm, of_arm in by_arm.items()}),
+    )
 
 
 def verdict_counts(grades: Sequence[Grade]) -> VerdictCounts:

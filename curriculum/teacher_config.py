@@ -4,14 +4,13 @@ Takes what the YAML says and resolves, for every role, one `Endpoint`: model, ad
 costs. Keys are never here: the config names environment variables, the client reads them.
 """
 
-from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, model_validator
 
-from curriculum.data_config import Section
-from curriculum.student_config import OPERATIONAL
+from curriculum.addresses import check_url
+from curriculum.data_config import OPERATIONAL, Section
 
 Role = Literal["skills", "label", "diagnose", "write", "solve", "plan", "judge"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -53,9 +52,9 @@ TEMPERATURES: dict[Role, float] = {"write": 0.8, "solve": 0.7}
 class Prices(Section):
     """What a model costs, per million tokens, all in one currency of yours."""
 
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False, description="reasoning tokens are output")
-    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="null: as input")
+    input: float = Field(ge=0)
+    output: float = Field(ge=0, description="reasoning tokens are output")
+    cached_input: float | None = Field(default=None, ge=0, description="null: as input")
 
 
 class Budget(Section):
@@ -64,7 +63,7 @@ class Budget(Section):
     requests: int | None = Field(default=None, ge=0, description="sent, answered or not", json_schema_extra=OPERATIONAL)
     tokens: int | None = Field(default=None, ge=0, description="prompt and completion", json_schema_extra=OPERATIONAL)
     money: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="in the currency of prices", json_schema_extra=OPERATIONAL
+        default=None, ge=0, description="in the currency of prices", json_schema_extra=OPERATIONAL
     )
 
 
@@ -100,7 +99,7 @@ class EndpointKeys(Section):
     def _address(self) -> "EndpointKeys":
         # Here and not in a field's own check, whose message would repeat what may hold a secret.
         if self.base_url is not None:
-            check_url(self.base_url)
+            check_url(self.base_url, "base_url")
         name = self.key_variable
         if name is not None and not (name.replace("_", "").isalnum() and name.isascii() and name == name.upper()):
             raise ValueError(
@@ -252,35 +251,3 @@ class TeacherConfig(EndpointKeys):
             prices=own.prices or (self.prices if same_model else None),
             extra_body=dict(pick("extra_body", {}, True)),
         )
-
-
-def check_url(url: str) -> None:
-    """Refuses an address that a key or data should not be sent to. The message never repeats it.
-
-    Raises:
-        ValueError: not https (http to this machine excepted), or with credentials, a query or a fragment.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("`base_url`: expected a URL such as https://api.openai.com/v1") from None
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise ValueError("`base_url`: expected no credentials in the URL; put the key into an environment variable")
-    if parts.query or parts.fragment:
-        raise ValueError("`base_url`: expected no query or fragment in the URL")
-    if not host or any(c.isspace() or not c.isprintable() for c in url):
-        raise ValueError("`base_url`: expected a URL such as https://api.openai.com/v1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(url)):
-        raise ValueError("`base_url`: expected https, or http to this machine (127.0.0.1, localhost)")
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is this machine's own."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

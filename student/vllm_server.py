@@ -27,6 +27,8 @@ from student.vllm_guard import DRAIN_SECONDS
 LOG_END_CHARACTERS = 3000
 SAY_EVERY_SECONDS = 15.0
 PORT_TRIES = 3
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for `--max-lora-rank`."""
 PORT_TAKEN = ("Address already in use",)
 FAULTS = (
     (PORT_TAKEN, "another process took the port: go on with `tutelage resume`"),
@@ -141,6 +143,12 @@ def start_server(
             raise
         return server
     raise AssertionError("the last try raises")
+
+
+def loaded_rank(config: VllmConfig, rank: int, gpu: bool) -> int | None:
+    """The rank a server keeps room for, where adapters are loaded while it runs; none where they are merged."""
+    runtime = config.adapters == "runtime" or (config.adapters == "auto" and (bool(config.urls) or gpu))
+    return min(r for r in RANKS if r >= rank) if runtime else None
 
 
 def options(model: Model, config: VllmConfig, port: int) -> list[str]:

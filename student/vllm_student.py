@@ -26,10 +26,8 @@ from student.interface import AdapterFiles, Encoded, Progress, Prompt, TrainingR
 from student.local import LocalStudent, blank_answers, prompt_events
 from student.subprocess_job import Event, Worker
 from student.vllm_main import installed
-from student.vllm_server import Model, Server, is_healthy, start_server
+from student.vllm_server import Model, Server, is_healthy, loaded_rank, start_server
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for `--max-lora-rank`."""
 BASE_MODEL = "base"
 """What a server of ours calls the model it was started with."""
 
@@ -180,11 +178,11 @@ class VllmStudent:
 
     def _load(self, adapter: AdapterFiles, log: Path) -> Serving:
         """Starts what has to be started; returns what is served now, not yet checked."""
-        urls, runtime = self._config.vllm.urls, self._loads_at_runtime()
+        urls, rank = self._config.vllm.urls, self._loaded_rank()
         how: Literal["base", "merged", "runtime"] = (
-            "base" if adapter.folder is None else "runtime" if runtime else "merged"
+            "base" if adapter.folder is None else "merged" if rank is None else "runtime"
         )
-        if not urls and (self._server is None or not self._server.is_alive() or not runtime):
+        if not urls and (self._server is None or not self._server.is_alive() or rank is None):
             self._stop_server()
             self._start(adapter, how, log)
         elif self._folder is not None and how != "runtime":
@@ -224,15 +222,14 @@ class VllmStudent:
             dtype=self._facts["dtype"],
             max_length=self._facts["max_length"],
             gpu=self._facts["gpu"],
-            max_lora_rank=min(r for r in RANKS if r >= self._rank) if self._loads_at_runtime() else None,
+            max_lora_rank=self._loaded_rank(),
         )
         self._server = start_server(
             model, self._config.vllm, self._config.threads, log.with_name("vllm.log").absolute(), self._say
         )
 
-    def _loads_at_runtime(self) -> bool:
-        choice = self._config.vllm.adapters
-        return choice == "runtime" or (choice == "auto" and (bool(self._config.vllm.urls) or self._facts["gpu"]))
+    def _loaded_rank(self) -> int | None:
+        return loaded_rank(self._config.vllm, self._rank, self._facts["gpu"])
 
     def _connection(self, model: str | None = None) -> Event:
         """The base, and where and how the worker reaches the server."""

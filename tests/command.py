@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,14 @@ def canonical_files(run: Path) -> dict[str, str]:
         for p in sorted(run.rglob("*"))
         if p.is_file() and p.name not in NOT_CANONICAL and p.suffix != ".log" and p.name != ".lock"
     }
+
+
+def limited(what: int, limit: int, *args: str | Path) -> "subprocess.CompletedProcess[str]":
+    """The command line and its workers with a limit of the system's, such as `resource.RLIMIT_AS`, in bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "agents.cli", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=HERE.parent,
+        preexec_fn=lambda: resource.setrlimit(what, (limit, limit)),
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import HERE, canonical_files, tutelage, write_config
+from command import HERE, canonical_files, limited, tutelage, write_config
 from samples import training_row
 from tiny_model import TEMPLATE, make_tiny_model
 
@@ -103,21 +103,10 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "j").read_text() == json.dumps("a" * 50) + "\n"
 
 
-def limited(limit: int, *args: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The command line where no file may grow beyond `limit` bytes: a full disk that needs no rights."""
-    return subprocess.run(
-        [sys.executable, "-m", "agents.cli", *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=HERE.parent,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-
-
 @pytest.mark.real
 def test_a_run_whose_disk_fills_up_goes_on_later_to_the_same_files(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    done = limited(20_000, "run", config, "--name", "run")
+    done = limited(resource.RLIMIT_FSIZE, 20_000, "run", config, "--name", "run")
     assert done.returncode == 2 and "File too large" in done.stderr and "Traceback" not in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["small.yaml"], "nothing was finished, so nothing is left"
 
@@ -125,7 +114,7 @@ def test_a_run_whose_disk_fills_up_goes_on_later_to_the_same_files(tmp_path: Pat
     expected = canonical_files(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "undisturbed")
     assert tutelage("run", config, "--name", "run", kill_at=("done", 4)).code == -9
-    done = limited(9_000, "resume", tmp_path / "run")
+    done = limited(resource.RLIMIT_FSIZE, 9_000, "resume", tmp_path / "run")
     assert done.returncode == 2 and "tutelage resume" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "run").rglob(".*.tmp"))
     assert tutelage("resume", tmp_path / "run").code == 0

@@ -2,30 +2,17 @@
 
 import errno
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import transformers
-from command import HERE, canonical_files, write_config
+from command import canonical_files, limited, write_config
 from tiny_model import make_tiny_model
 
 from student.loading import load_base
 
-LIMIT_BYTES = 6 * 2**30
+MEMORY = resource.RLIMIT_AS, 6 * 2**30
 """Address space of the command and of its workers: enough for the libraries and the tiny model."""
-
-
-def limited(*args: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The command line with little memory."""
-    return subprocess.run(
-        [sys.executable, "-m", "agents.cli", *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=HERE.parent,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES)),
-    )
 
 
 @pytest.fixture
@@ -35,7 +22,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.mark.real
 def test_a_training_without_memory_says_what_to_lower_and_how_to_go_on(tmp_path: Path, config: Path) -> None:
-    done = limited("run", config, "--name", "run", "--set", "rounds=1", "--set", "training.rank=10000000")
+    done = limited(*MEMORY, "run", config, "--name", "run", "--set", "rounds=1", "--set", "training.rank=10000000")
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
     for part in ("memory ran out in training: ", "can't allocate memory", "training.batch_tokens (now 1024)"):
         assert part in done.stderr
@@ -46,16 +33,16 @@ def test_a_training_without_memory_says_what_to_lower_and_how_to_go_on(tmp_path:
     assert sorted(p.name for p in train.iterdir()) == ["started.json", "train.log"]
     before = canonical_files(tmp_path / "run")
 
-    done = limited("resume", tmp_path / "run", "--set", "training.rank=4")
+    done = limited(*MEMORY, "resume", tmp_path / "run", "--set", "training.rank=4")
     assert done.returncode == 2 and "training.rank: 10000000 → 4" in done.stderr and "tutelage fork" in done.stderr
     assert canonical_files(tmp_path / "run") == before
-    done = limited("fork", tmp_path / "run", "--round", "0", "--name", "lower", "--set", "training.rank=4")
+    done = limited(*MEMORY, "fork", tmp_path / "run", "--round", "0", "--name", "lower", "--set", "training.rank=4")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.real
 def test_answers_without_memory_say_what_to_lower(tmp_path: Path, config: Path) -> None:
-    done = limited("run", config, "--name", "run", "--set", "student.max_new_tokens=100000000")
+    done = limited(*MEMORY, "run", config, "--name", "run", "--set", "student.max_new_tokens=100000000")
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
     for part in ("memory ran out while answering: ", "student.batch_size (now 16)", "start a new run with --set"):
         assert part in done.stderr

@@ -166,8 +166,9 @@ def test_an_external_server_that_is_not_there_is_named_before_anything_is_done(t
 )
 def test_addresses_that_leak_or_mislead_are_refused(tmp_path, url):
     quickstart = Path(__file__).parents[1] / "runs/configs/quickstart.yaml"
-    with pytest.raises(ConfigError, match=r"student\.vllm\.urls"):
+    with pytest.raises(ConfigError, match=r"student\.vllm\.urls") as caught:
         load_config(quickstart, [f"student.vllm.urls=['{url}']"])
+    assert url not in str(caught.value) and "pw" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

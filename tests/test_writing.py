@@ -13,6 +13,7 @@ from agents.ledger import Ledger
 from agents.llm_teacher import LLMTeacher
 from agents.teacher import WriteOrder, Written
 from curriculum.config import Config
+from curriculum.duplicates import SeenQuestions
 from curriculum.grading import Grader
 from curriculum.records import Example, Skill, SkillCatalogue
 
@@ -72,8 +73,10 @@ class Teacher:
 
     def write(self, *questions: str) -> Written:
         self.questions = list(questions)
-        known = [*SEEDS, HELD_OUT]
-        order = WriteOrder(1, ADD, 2, len(questions), 7, frozenset(), SEEDS, known)
+        seen = SeenQuestions()
+        for example in (*SEEDS, HELD_OUT):
+            seen.add(example)
+        order = WriteOrder(1, ADD, 2, len(questions), 7, frozenset(), SEEDS, seen, {HELD_OUT.id})
         return self.llm.write(order, CATALOGUE, {})
 
 
