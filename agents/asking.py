@@ -13,7 +13,7 @@ from agents.wire import Call
 from curriculum.config import Config
 from curriculum.errors import TutelageError, UserError
 from curriculum.records import Message
-from curriculum.teacher_config import Role
+from curriculum.teacher_config import Endpoint, Role
 from curriculum.teacher_records import TeacherFailure
 from student.interface import Progress
 
@@ -38,6 +38,10 @@ class Question(NamedTuple):
     wanted: Sequence[str] = (ONLY,)
     enums: Mapping[str, Sequence[str]] | None = None
     sample: int = 0
+    endpoint: Endpoint | None = None
+    """In place of the role's own."""
+    what: str = ""
+    """Tells questions apart that would be the same request."""
 
 
 class Asker:
@@ -81,7 +85,7 @@ class Asker:
     async def _reply(
         self, question: Question, messages: Sequence[Message], what: str
     ) -> Fault | tuple[Checked[Any], str]:
-        endpoint = self._config.endpoint(question.purpose.role)
+        endpoint = question.endpoint or self._config.endpoint(question.purpose.role)
         schema = json_schema(question.model, question.batch, question.enums)
         call = Call(
             question.purpose,
@@ -89,7 +93,7 @@ class Asker:
             question.prompt,
             schema,
             self.prompts[question.prompt].hash,
-            what,
+            f"{question.what} {what}".strip(),
             question.sample,
         )
         try:

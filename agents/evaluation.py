@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.loop import Loop
-from curriculum.errors import StudentError
+from agents.loop import Loop, write_failures
+from curriculum.errors import StudentError, UserError
 from curriculum.extraction import taught_text
 from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.grading import Grader
+from curriculum.judging import judge_failures
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer, content_id
 from curriculum.round_records import ItemSignals
 from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_record, write_records
@@ -120,10 +121,16 @@ def _graded(grader: Grader, answers: Sequence[tuple[Example, StudentAnswer]], fo
     grades = grader.grade(answers)
     failed = [g for g in grades if g.verdict == "failed"]
     if len(failed) > MAX_FAILED_SHARE * len(grades):
-        raise StudentError(
-            f"{folder}: {len(failed)} of {len(grades)} answers failed on our side, at most "
-            f"{MAX_FAILED_SHARE:.0%} may; the first: {failed[0].reason}"
-        )
+        said = f"{MAX_FAILED_SHARE:.0%} may; the first: {failed[0].reason}"
+        if any(g.judged for g in failed):
+            raise UserError(
+                f"{folder}: {len(failed)} of {len(grades)} answers got no verdict of the judge, at most {said}. Its "
+                "verdicts are kept: begin a new run with a clearer grader_rubric or another model for the role judge"
+            )
+        raise StudentError(f"{folder}: {len(failed)} of {len(grades)} answers failed on our side, at most {said}")
+    write_failures(
+        folder, [f for g in grades if g.judged for f in judge_failures(g.answer_id, g.judged.first, g.judged.second)]
+    )
     write_records(folder / "answers.jsonl", [answer for _, answer in answers])
     write_records(folder / "grades.jsonl", grades)
     record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for _, a in answers))

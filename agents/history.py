@@ -1,13 +1,16 @@
 """What the controller knows about earlier rounds and about the rows it can order."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agents.loop import Loop
+from agents.teacher import RoundFacts
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import PastRound
-from curriculum.round_records import GateDecision
-from curriculum.rundir import read_record
+from curriculum.records import Example
+from curriculum.round_records import DroppedRow, GateDecision
+from curriculum.rundir import read_record, read_records
 
 
 def gate_decision(loop: Loop, round_: int) -> GateDecision:
@@ -23,6 +26,22 @@ def gate_folder(loop: Loop, round_: int) -> Path:
 def past_rounds(loop: Loop, before: int) -> list[PastRound]:
     """The approved plans of rounds 1 … before − 1, with whether their adapters were accepted."""
     return [PastRound(loop.plan(r), gate_decision(loop, r).decision == "accepted") for r in range(1, before)]
+
+
+def round_facts(loop: Loop, before: int) -> list[RoundFacts]:
+    """What a planner sees of rounds 1 … before − 1."""
+    facts = []
+    for r in range(1, before):
+        built = build_folder(loop, r)
+        dropped = [row for row in read_records(built / "dropped.jsonl", DroppedRow) if row.origin == "written"]
+        kept = len(read_records(built / "written.jsonl", Example))
+        facts.append(RoundFacts(loop.plan(r), gate_decision(loop, r), kept, Counter(row.reason for row in dropped)))
+    return facts
+
+
+def build_folder(loop: Loop, round_: int) -> Path:
+    """The folder of a round's build stage."""
+    return loop.run.round_stage(round_, "build")
 
 
 def accepted_rounds(loop: Loop, before: int) -> list[int]:

@@ -100,6 +100,11 @@ class Ledger:
         return self._replies.get(key)
 
     @property
+    def limits(self) -> tuple[int | None, int | None, int | None]:
+        """The most requests, tokens, and money in 1e-9 of the currency; none where there is no limit."""
+        return self._limits["requests"], self._limits["tokens"], self._limits["nano"]
+
+    @property
     def in_flight(self) -> bool:
         """Whether requests of this process are unsettled: what they reserved may be given back."""
         return bool(self._mine)

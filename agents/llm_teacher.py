@@ -1,7 +1,8 @@
-"""The teacher that is an LLM: names skills, labels, diagnoses, writes; every reply checked, bought once.
+"""The teacher that is an LLM: names skills, labels, diagnoses, writes, plans, judges; every reply checked, bought once.
 
 What goes where: questions of all splits are labelled without their gold answers; failed probe questions go to the
-diagnosis with the student's answer, again without gold; seeds of writing are pool examples with their solutions.
+diagnosis with the student's answer, again without gold; seeds of writing are pool examples with their solutions;
+only a judge sees the gold answers of held-out items; the plan is made from counts, without any text of the data.
 """
 
 import asyncio
@@ -9,15 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agents.asking import Asker, Question, failed
 from agents.chat import ChatClient
+from agents.judging import LLMJudge
 from agents.ledger import Ledger, Purpose
 from agents.naming import name_skills
+from agents.planning import ask_plan, budget_words
 from agents.prompting import data_block, question_text, questions_block, resolved, skill_ids, skill_list
 from agents.replies import ONLY, DiagnosisReply, LabelRow
-from agents.teacher import ERROR_KINDS, Failure, OfflineTeacher, WriteOrder, Written
+from agents.teacher import ERROR_KINDS, Failure, OfflineTeacher, PlannerView, WriteOrder, Written
 from agents.writing import Writer
 from curriculum.config import Config
 from curriculum.grading import Grader
+from curriculum.judging import Judgements, OpenAnswer
 from curriculum.records import Diagnosis, Example, SkillCatalogue, SkillLabel
+from curriculum.round_records import RoundPlan
 from curriculum.teacher_records import TeacherFailure
 from student.interface import Progress
 
@@ -44,7 +49,8 @@ class LLMTeacher:
         self._asker = Asker(config, self._client, progress)
         self._runner = asyncio.Runner()
         self._declared = OfflineTeacher(config)
-        self._writer = Writer(config, self._asker, self._labels, grader)
+        self._judge = LLMJudge(config, self._asker)
+        self._writer = Writer(config, self._asker, self._labels, grader, self._judge)
         self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self._asker.prompts.items()}
 
     def close(self) -> None:
@@ -165,6 +171,22 @@ class LLMTeacher:
                 "reason": f"{row.error_kind}: {row.reason}",
             }
         )
+
+    def judge(self, rubric: str, answers: Sequence[OpenAnswer], round_: int) -> list[Judgements]:
+        """Whether open answers are correct. Those of the final split and of extra sets count to no round."""
+
+        def purpose(answer: OpenAnswer) -> Purpose:
+            return Purpose("judge", round_ if answer.example.split in ("pool", "probe", "gate") else None)
+
+        return self._runner.run(self._judge.judge(rubric, answers, purpose))
+
+    def plan(self, view: PlannerView, by_rule: RoundPlan) -> tuple[RoundPlan, list[TeacherFailure]]:
+        """A round's rows by the role `plan`; by the rule, with the cause, where its plan cannot be used."""
+        return self._runner.run(ask_plan(self._asker, view, by_rule))
+
+    def budget_words(self, kept: int) -> str:
+        """What may still be spent, for the planner."""
+        return budget_words(self._client.ledger, kept)
 
     def levels(self, skill: str) -> Sequence[int]:
         """All of them: how near it comes is judged by a blind label."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from agents.teacher import Teacher
+from agents.teacher import Planner, Teacher
 from curriculum.config import Config
 from curriculum.errors import StopRequested
 from curriculum.grading import Grader
@@ -58,6 +58,8 @@ class Loop:
     """Called with the name of a long step and how far it is."""
     say: Callable[[str], None]
     """Called with a sentence on what just happened."""
+    planner: Planner | None = None
+    """The LLM that plans, where the config wants one."""
     extra_graders: Mapping[str, Grader] = field(default_factory=dict)
     """The grader of each extra set."""
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from agents.evaluation import Sampled, evaluate_split, sample_split
-from agents.history import accepted_rounds, gate_folder, past_rounds, pool_sizes, written_levels
+from agents.history import (
+    accepted_rounds,
+    build_folder,
+    gate_folder,
+    past_rounds,
+    pool_sizes,
+    round_facts,
+    written_levels,
+)
 from agents.loop import Loop, State, stage_inputs, write_failures
-from agents.teacher import Failure
+from agents.teacher import Failure, Planner, PlannerView
 from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide
@@ -20,14 +28,17 @@ from curriculum.plan import check_edited, make_plan
 from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
 from curriculum.profile import build_profile
 from curriculum.records import BASE, Diagnosis, SkillLabel, Split, Verdict
-from curriculum.round_records import MissingSkillProfile
-from curriculum.rundir import read_record, read_records, write_json, write_record, write_records
+from curriculum.report_words import visible
+from curriculum.round_records import MissingSkillProfile, RoundPlan
+from curriculum.rundir import read_json, read_record, read_records, write_json, write_record, write_records
 from curriculum.signals import with_measured_difficulty
 from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherFailure
 
 APPROVED = "plan.approved.yaml"
 CATALOGUE = "catalogue.yaml"
+TOLD = "told.journal"
+"""What a planner is told that changes from minute to minute; gone when its stage is done."""
 
 
 def catalogue(loop: Loop, state: State) -> State:
@@ -162,27 +173,55 @@ def profile(loop: Loop, state: State) -> State:
 
 
 def plan(loop: Loop, state: State) -> State:
-    """The controller decides which rows to reweight and which to have written, or to stop."""
+    """The controller decides which rows to reweight and which to have written, or to stop: the rule, or an LLM."""
     round_ = state["round"]
     profiled = loop.run.round_stage(round_, "profile")
     past = [stage for r in range(1, round_) for stage in (loop.run.round_stage(r, "approve"), gate_folder(loop, r))]
+    if loop.planner is not None:
+        past += [build_folder(loop, r) for r in range(1, round_)]
     inputs = stage_inputs(loop, loop.run.stage_path("label"), profiled, *past)
 
     def work(folder: Path) -> Mapping[str, Any]:
+        missing = read_record(profiled / "profile.json", MissingSkillProfile)
         made = make_plan(
             round_,
             loop.config,
-            read_record(profiled / "profile.json", MissingSkillProfile),
+            missing,
             loop.catalogue,
             pool_sizes(loop),
             past_rounds(loop, round_),
             written_levels(loop),
             sum(len(loop.new_rows(r)) for r in accepted_rounds(loop, round_)),
         )
+        if loop.planner is not None and made.action == "train":
+            made = _planned(loop, loop.planner, folder, missing, made)
         write_proposed(folder / "plan.proposed.yaml", made)
         return {"action": made.action}
 
     return loop.stage(loop.run.round_stage(round_, "plan"), inputs, work)
+
+
+def _planned(loop: Loop, planner: Planner, folder: Path, missing: MissingSkillProfile, by_rule: RoundPlan) -> RoundPlan:
+    """The planner's plan; where it cannot be used the rule's, which says why."""
+    past = round_facts(loop, by_rule.round)
+    told = folder / TOLD
+    if not told.exists():
+        # What is spent moves on: a killed stage asks again in the same words, so that no reply is bought twice.
+        write_json(told, {"schema_version": 1, "budget": planner.budget_words(sum(facts.kept for facts in past))})
+    view = PlannerView(
+        loop.config.plan,
+        missing,
+        loop.catalogue,
+        pool_sizes(loop),
+        written_levels(loop),
+        past,
+        read_json(told)["budget"],
+    )
+    made, failures = planner.plan(view, by_rule)
+    write_failures(folder, failures)
+    if made.fallback:
+        loop.say(f"round {made.round}: the LLM's plan cannot be used, so the rule planned ({visible(made.fallback)})")
+    return made
 
 
 def approve(loop: Loop, state: State) -> State:

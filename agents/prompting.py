@@ -1,12 +1,17 @@
 """How a prompt shows what is not ours: questions, answers, skills, each as data between tags it cannot close."""
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 from agents.replies import Rejected
 from curriculum.prompts import Prompt, load_prompt
 from curriculum.records import Example, SkillCatalogue, content_id
 
-PROMPTS = ("skills", "merge", "label", "diagnose", "write", "solve", "repair")
+PROMPTS = ("skills", "merge", "label", "diagnose", "write", "solve", "plan", "judge", "repair")
+
+TURN_MARKS = re.compile(r"<(?=[|｜]|/?s>|(?:start|end)_of_turn>)|\[(?=/?INST\])")
+"""What begins a mark of a chat template."""
 
 
 def load_prompts() -> dict[str, Prompt]:
@@ -15,9 +20,14 @@ def load_prompts() -> dict[str, Prompt]:
 
 
 def data_block(tag: str, text: str) -> str:
-    """Foreign text between tags that it cannot close: they carry a hash of the text itself."""
-    clean = text.encode("utf-8", "replace").decode()
-    mark = f"{tag} {content_id(clean, 8)}"
+    """Foreign text between tags that it cannot close: they carry a hash of the text itself that is not in it.
+
+    Marks of chat templates (`<|…|>`, `<s>`, `[INST]`, `<start_of_turn>`) are broken by a space: some servers read
+    them as the end of a turn wherever they stand.
+    """
+    clean = TURN_MARKS.sub(lambda found: f"{found[0]} ", text.encode("utf-8", "replace").decode())
+    codes = (content_id([clean, count], 8) if count else content_id(clean, 8) for count in itertools.count())
+    mark = f"{tag} {next(code for code in codes if code not in clean)}"
     return f"<{mark}>\n{clean}\n</{mark}>"
 
 

@@ -7,7 +7,7 @@ batch. What is wrong with a reply or a row is a `Fault`, which a repair turn can
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -91,6 +91,37 @@ class SolutionReply(ReplyRow):
 
     solution: str = Field(min_length=1, max_length=20_000)
     answer: str = Field(min_length=1, max_length=500)
+
+
+class JudgeReply(ReplyRow):
+    """A judge's verdict on one answer."""
+
+    id: str
+    reason: str = Field(min_length=1, max_length=4000)
+    verdict: Literal["correct", "wrong", "unsure"]
+
+
+class PlannedLevel(ReplyRow):
+    """Rows to write at one difficulty."""
+
+    difficulty: int = Field(ge=1, le=5)
+    rows: int = Field(ge=0)
+
+
+class PlannedSkill(ReplyRow):
+    """What a plan gives one skill."""
+
+    skill: str
+    reason: str = Field(min_length=1, max_length=2000)
+    pool_rows: int = Field(ge=0)
+    written_rows: list[PlannedLevel]
+
+
+class PlanReply(ReplyRow):
+    """A round's plan."""
+
+    reason: str = Field(min_length=1, max_length=4000)
+    skills: list[PlannedSkill] = Field(min_length=1)
 
 
 class Checked(NamedTuple, Generic[Row]):

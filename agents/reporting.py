@@ -16,10 +16,11 @@ from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, Loop, State, stage_inputs
 from agents.tracking import track
 from curriculum.config import Config
-from curriculum.data_config import GeneratorData
+from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
-from curriculum.records import BASE, Arm, Diagnosis
+from curriculum.judging import JudgeReport, judge_report
+from curriculum.records import BASE, Arm, Diagnosis, Grade
 from curriculum.report import FinalReport, RoundReport, RunReport, read_timings
 from curriculum.report_build import ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
@@ -38,7 +39,6 @@ from curriculum.rundir import (
     write_json,
     write_record,
 )
-from curriculum.teacher_config import TEACHING
 from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherReport
 from student.interface import AdapterFiles
 
@@ -185,6 +185,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         base_hash=read_json(run.stage_path("prepare") / DONE)["inputs"]["base"],
         teacher=config.teacher.kind if config.teacher.kind == "offline" else str(config.teacher.model),
         teaching=_teaching(run, config),
+        judging=_judging(run, config),
         data=_data_words(config),
         split_sizes=splits["counts"],
         extra_sizes=splits.get("extra", {}),
@@ -238,13 +239,25 @@ def _served(run: RunDir) -> list[str]:
 
 
 def _teacher_note(config: Config) -> str:
-    models = ", ".join(dict.fromkeys(config.teacher.endpoint(role).model for role in TEACHING))
+    models = ", ".join(dict.fromkeys(endpoint.model for endpoint in config.endpoints))
     own = config.teacher.labels == "teacher"
+    opinions = ["skills", "labels", "diagnoses"] if own else ["diagnoses"]
+    opinions += ["plans"] * ("plan" in config.roles) + ["verdicts"] * ("judge" in config.roles)
     return (
-        f"The teacher is an LLM ({models}): "
-        + ("skills, labels, diagnoses" if own else "diagnoses")
-        + " and written rows are its opinion, not measured truth."
+        f"The teacher is an LLM ({models}): {', '.join(opinions)} and written rows are its opinion, not measured truth."
     )
+
+
+def _judging(run: RunDir, config: Config) -> JudgeReport | None:
+    """What the judge did over all answers so far, and how far others agree with it."""
+    sources = [s for s in config.sources if isinstance(s, FileSource) and s.grader == "judge"]
+    if not sources:
+        return None
+    paths = sorted(run.stage_path("answers").glob("*/*/grades.jsonl"))
+    grades = (grade for path in paths for grade in read_records(path, Grade))
+    checks = sorted({s.grader_check for s in sources if s.grader_check is not None})
+    second = config.teacher.second_judge
+    return judge_report(grades, ", ".join(checks) or None, second.model if second else None)
 
 
 def _teaching(run: RunDir, config: Config) -> TeacherReport | None:
@@ -255,7 +268,7 @@ def _teaching(run: RunDir, config: Config) -> TeacherReport | None:
     failures = [f for path in sorted(run.path.rglob(FAILED)) for f in read_records(path, TeacherFailure)]
     counts = Counter((f.role, f.kind) for f in failures)
     return TeacherReport(
-        models={role: config.teacher.endpoint(role).model for role in TEACHING},
+        models={role: config.teacher.endpoint(role).model for role in config.roles},
         spend=ledger.spend(),
         faults=ledger.faults(),
         failed=tuple(FailedCount(role=role, kind=kind, items=n) for (role, kind), n in sorted(counts.items())),

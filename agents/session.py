@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -26,16 +26,19 @@ from curriculum.data_config import FileSource, Source
 from curriculum.errors import ConfigError, RunDirError
 from curriculum.gate import gate_p_value
 from curriculum.grading import Grader
+from curriculum.judging import Judge, Judgements, OpenAnswer
 from curriculum.prompts import system_prompt
 from curriculum.report import RoundReport
 from curriculum.rows import printable
 from curriculum.rundir import RunDir, append_line, finished_rounds, read_json, read_record, write_atomic, write_json
-from curriculum.teacher_config import TEACHING
 from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
 from student.interface import Student
 from student.local import LocalStudent
 from student.vllm_student import VllmStudent, has_gpu, has_vllm
+
+if TYPE_CHECKING:
+    from agents.llm_teacher import LLMTeacher
 
 MOST_GATE_ITEMS = 10_000
 MOST_NAME_CHARACTERS = 60
@@ -175,9 +178,8 @@ def check_keys(config: Config) -> None:
     Raises:
         UserError: with the variable.
     """
-    if config.teacher.kind == "llm":
-        for role in TEACHING:
-            read_key(config.teacher.endpoint(role))
+    for endpoint in config.endpoints:
+        read_key(endpoint)
 
 
 def remove_run(run: RunDir) -> None:
@@ -199,23 +201,30 @@ def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterato
             )
         else:
             student = stack.enter_context(closing(LocalStudent(config.student, config.training, prompt.text)))
-        grader = stack.enter_context(_grader(config.data))
-        graders = {name: stack.enter_context(_grader(source)) for name, source in config.extra.items()}
-        teacher = _teacher(run, config, grader, progress, stack, lambda: loop.check_stop())
-        loop = Loop(run, config, teacher, student, prompt, grader, progress, progress.say, graders)
+
+        def judge(rubric: str, answers: Sequence[OpenAnswer]) -> list[Judgements]:
+            assert llm is not None, "only an LLM teacher judges; the config was checked"
+            return llm.judge(rubric, answers, finished_rounds(run))
+
+        grader = stack.enter_context(_grader(config.data, judge))
+        graders = {name: stack.enter_context(_grader(source, judge)) for name, source in config.extra.items()}
+        llm = _llm_teacher(run, config, grader, progress, stack, lambda: loop.check_stop())
+        teacher: Teacher = llm or OfflineTeacher(config)
+        planner = llm if config.plan.by == "llm" else None
+        loop = Loop(run, config, teacher, student, prompt, grader, progress, progress.say, planner, graders)
         yield loop
 
 
-def _teacher(
+def _llm_teacher(
     run: RunDir,
     config: Config,
     grader: Grader,
     progress: ProgressPrinter,
     stack: ExitStack,
     check_stop: Callable[[], None],
-) -> Teacher:
+) -> "LLMTeacher | None":
     if config.teacher.kind == "offline":
-        return OfflineTeacher(config)
+        return None
     from agents.llm_teacher import LLMTeacher  # and with it the client, which an offline run does not need
 
     ledger = Ledger(run.path / LEDGER, config.teacher.budget)
@@ -241,10 +250,16 @@ def check_grader_trusted(run: RunDir, config: Config, trusted: bool) -> None:
             raise RunDirError(f"{run.path}: its grader `{function}` was not trusted: nothing was done")
 
 
-def _grader(data: Source) -> Grader:
+def _grader(data: Source, judge: Judge) -> Grader:
     if not isinstance(data, FileSource):
         return Grader()
-    return Grader(pattern=data.grader_pattern, function=data.grader_function)
+    return Grader(
+        pattern=data.grader_pattern,
+        function=data.grader_function,
+        rubric=data.grader_rubric or "",
+        judge=judge,
+        check=data.grader_check,
+    )
 
 
 def write_first_files(folder: Path, name: str, config: Config, origin: Mapping[str, Any]) -> None:

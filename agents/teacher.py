@@ -8,7 +8,7 @@ with a verifier. It is free and exact, and it is never presented as an LLM.
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
-from curriculum.config import Config
+from curriculum.config import Config, PlanConfig
 from curriculum.data_config import GeneratorData
 from curriculum.duplicates import SeenQuestions
 from curriculum.generator import write_examples
@@ -23,7 +23,7 @@ from curriculum.records import (
     Verdict,
     content_id,
 )
-from curriculum.round_records import DroppedRow
+from curriculum.round_records import DroppedRow, GateDecision, MissingSkillProfile, RoundPlan
 from curriculum.teacher_records import TeacherFailure
 
 
@@ -61,6 +61,42 @@ class Written(NamedTuple):
     labels: list[SkillLabel]
     dropped: list[DroppedRow]
     failures: list[TeacherFailure]
+
+
+class RoundFacts(NamedTuple):
+    """An earlier round as a planner sees it."""
+
+    plan: RoundPlan
+    decision: GateDecision
+    kept: int
+    """Written rows that were kept."""
+    dropped: Mapping[str, int]
+    """Why written rows were thrown away → how many."""
+
+
+class PlannerView(NamedTuple):
+    """What a planner is shown: counts, and the skills by name."""
+
+    config: PlanConfig
+    profile: MissingSkillProfile
+    catalogue: SkillCatalogue
+    pool_sizes: Mapping[str, Mapping[int, int]]
+    written_levels: Mapping[str, Sequence[int]]
+    past: Sequence[RoundFacts]
+    """Every earlier round that trained, oldest first."""
+    budget: str
+
+
+class Planner(Protocol):
+    """Plans rounds in place of the rule."""
+
+    def budget_words(self, kept: int) -> str:
+        """What may still be spent; `kept` written rows were kept so far."""
+        ...
+
+    def plan(self, view: PlannerView, by_rule: RoundPlan) -> tuple[RoundPlan, list[TeacherFailure]]:
+        """The plan of the round that the rule planned so; the rule's, with the cause, where it makes none."""
+        ...
 
 
 class Teacher(Protocol):

@@ -4,20 +4,24 @@ A question is kept when nothing near it is known, a blind label finds the skill 
 two of three independent solutions agree on an answer that the grader accepts. All else is dropped with its reason.
 """
 
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from agents.asking import Asker, Question, failed, reply_failures
+from agents.judging import LLMJudge
 from agents.ledger import Purpose
 from agents.prompting import data_block, question_text
 from agents.replies import ONLY, Rejected, SolutionReply, WrittenQuestions
 from agents.teacher import WriteOrder, Written
 from curriculum.catalogue_file import mapped
 from curriculum.config import Config
+from curriculum.data_config import FileData
 from curriculum.duplicates import SeenQuestions, normalise
 from curriculum.extraction import answer_kind, format_target, taught_text
 from curriculum.grading import Grader
+from curriculum.judging import OpenAnswer, judge_failures
 from curriculum.records import Example, Sampling, SkillCatalogue, SkillLabel, StudentAnswer, Verdict, content_id
 from curriculum.round_records import DroppedRow
 from curriculum.teacher_records import TeacherFailure
@@ -31,10 +35,11 @@ TEMPLATE_OVERLAP = 0.8
 QUESTION_CHARS = 4000
 Labeller = Callable[[Sequence[Example], SkillCatalogue, Purpose], Awaitable[list[SkillLabel | TeacherFailure]]]
 FORMS = {
-    "number": "The answer is one number.",
+    "number": "The answer is one number, without its unit.",
     "letter": "The answer is the letter of one option.",
     "expression": "The answer is a number or a formula.",
-    "text": "The answer is as short as it can be.",
+    "text": "The answer is as short as it can be, without explanation.",
+    "open": "The answer says all that the question asks for, in at most three sentences.",
 }
 
 
@@ -46,8 +51,10 @@ class _Solved(NamedTuple):
 class Writer:
     """Has questions written, labelled and solved, and throws away what does not hold."""
 
-    def __init__(self, config: Config, asker: Asker, label: Labeller, grader: Grader) -> None:
+    def __init__(self, config: Config, asker: Asker, label: Labeller, grader: Grader, judge: LLMJudge) -> None:
         self._model = config.teacher.endpoint("write").model
+        self._rubric = (config.data.grader_rubric if isinstance(config.data, FileData) else None) or ""
+        self._judge = judge
         self._asker = asker
         self._label = label
         self._grader = grader
@@ -135,7 +142,8 @@ class Writer:
             for sample, reply in enumerate(replies[place * SOLUTIONS : (place + 1) * SOLUTIONS]):
                 made.failures.extend(failed(f"{draft.id}-{sample}", "solve", f) for f in reply.faults.values())
                 solutions += [reply.rows[ONLY]] if ONLY in reply.rows else []
-            solved = self._vote(draft, solutions)
+            agreeing = await self._agreeing(order, draft, solutions, made)
+            solved = self._solved(draft, agreeing)
             if solved.example is None:
                 made.dropped.append(_dropped(draft, order, solved.reason))
             else:
@@ -149,13 +157,29 @@ class Writer:
         purpose = Purpose("solve", order.round, order.skill.id)
         return Question(purpose, "solve", text, SolutionReply, _usable_solution, sample=sample)
 
-    def _vote(self, draft: Example, solutions: Sequence[SolutionReply]) -> _Solved:
-        """The question with the answer that at least two solutions agree on, by the grader."""
-        groups = []
-        for first in solutions:
-            candidate = _with_gold(draft, first)
-            groups.append([s for s in solutions if self._agrees(candidate, s)])
-        largest = max(groups, key=len, default=[])
+    async def _agreeing(
+        self, order: WriteOrder, draft: Example, solutions: Sequence[SolutionReply], made: Written
+    ) -> list[SolutionReply]:
+        """The most solutions that agree with one of them, by the grader; a judge is asked once a pair."""
+        if draft.grader != "judge":
+            groups = [[s for s in solutions if self._agrees(_with_gold(draft, first), s)] for first in solutions]
+            return max(groups, key=len, default=[])
+        pairs = list(itertools.combinations(range(len(solutions)), 2))
+        asked = [
+            OpenAnswer(_with_gold(draft, solutions[a]), f"{draft.id}-{a}-{b}", solutions[b].answer) for a, b in pairs
+        ]
+        purpose = Purpose("judge", order.round, order.skill.id)
+        told = await self._judge.judge(self._rubric, asked, lambda _: purpose, what="", twice=False)
+        made.failures.extend(f for one, j in zip(asked, told, strict=True) for f in judge_failures(one.id, j.first))
+        same = {pair for pair, j in zip(pairs, told, strict=True) if j.first.verdict == "correct"}
+        numbered = [
+            [b for b in range(len(solutions)) if a == b or (min(a, b), max(a, b)) in same]
+            for a in range(len(solutions))
+        ]
+        return [solutions[n] for n in max(numbered, key=len, default=[])]
+
+    def _solved(self, draft: Example, largest: Sequence[SolutionReply]) -> _Solved:
+        """The question with the answer that at least two solutions agree on."""
         if len(largest) < 2:
             return _Solved(None, f"no two of {SOLUTIONS} solutions agree")
         example = _with_gold(draft, largest[0], tuple(s.solution for s in largest))

@@ -5,7 +5,7 @@ lists all faults with their YAML lines. Keys marked operational may change withi
 the run's identity and are hashed. Nothing here reads the environment, and no validator rewrites a value.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from reprlib import Repr
 from typing import Annotated, Any, Literal
@@ -13,17 +13,25 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from curriculum.data_config import OPERATIONAL, ExtraName, ExtraSource, FileData, GeneratorData, Section, Source
+from curriculum.config_yaml import key_lines, parse_yaml, set_key
+from curriculum.data_config import (
+    OPERATIONAL,
+    ExtraName,
+    ExtraSource,
+    FileData,
+    FileSource,
+    GeneratorData,
+    Section,
+    Source,
+)
 from curriculum.errors import ConfigError
 from curriculum.forecast_config import ForecastConfig
 from curriculum.records import content_id
 from curriculum.student_config import StudentConfig
-from curriculum.teacher_config import TeacherConfig
+from curriculum.teacher_config import TEACHING, Endpoint, Role, TeacherConfig
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
-MOST_DIGITS = 400
-"""Of a number; Python itself prints no whole number of more than 4,300."""
 
 
 class PlanConfig(Section):
@@ -36,7 +44,23 @@ class PlanConfig(Section):
     replay_rows: int | None = Field(default=None, ge=0, description="accepted rows trained again; null takes all")
     patience: int = Field(default=3, ge=1, description="rollbacks in a row that stop the run")
     target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
+    by: Literal["rule", "llm"] = Field(
+        default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
+    )
     approve: bool = Field(default=False, description="wait for a person after each plan", json_schema_extra=OPERATIONAL)
+
+    @property
+    def floor_rows(self) -> int:
+        """Rows that an LLM does not plan: they are spread evenly over the skills."""
+        return round(self.uniform_floor * self.rows_per_round)
+
+    @model_validator(mode="after")
+    def _leaves_rows(self) -> "PlanConfig":
+        if self.by == "llm" and self.floor_rows == self.rows_per_round:
+            raise ValueError(
+                "`plan.by: llm` has no row to plan: lower plan.uniform_floor, or raise plan.rows_per_round"
+            )
+        return self
 
 
 class TrainingConfig(Section):
@@ -106,6 +130,42 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_its_roles(self) -> "Config":
+        judged = [key for key, source in self._sources() if isinstance(source, FileSource) and source.grader == "judge"]
+        if self.teacher.kind == "offline":
+            wanted = [f"`{key}.grader: judge`" for key in judged] + ["`plan.by: llm`"] * (self.plan.by == "llm")
+            if wanted:
+                raise ValueError(
+                    f"{' and '.join(wanted)} asks a model, but the offline teacher calls nobody: set teacher.kind to "
+                    "llm with teacher.model and teacher.base_url, or choose another grader and `plan.by: rule`"
+                )
+            return self
+        if self.teacher.second_judge is not None and not judged:
+            raise ValueError("`teacher.second_judge` needs `grader: judge`: nothing else is judged")
+        unpriced = [e.role for e in self.endpoints if e.prices is None and e.role not in TEACHING]
+        if self.teacher.budget.money is not None and unpriced:
+            raise ValueError(f"`teacher.budget.money` needs `prices` of every model; none for {', '.join(unpriced)}")
+        return self
+
+    def _sources(self) -> list[tuple[str, Source]]:
+        return [("data", self.data), *((f"extra.{name}", source) for name, source in self.extra.items())]
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of an LLM teacher that a run asks."""
+        judged = any(isinstance(s, FileSource) and s.grader == "judge" for s in self.sources)
+        asked: dict[Role, bool] = {"plan": self.plan.by == "llm", "judge": judged}
+        return (*TEACHING, *(role for role, wanted in asked.items() if wanted))
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where an LLM teacher's roles are asked, the second judge among them; empty for the offline teacher."""
+        if self.teacher.kind == "offline":
+            return []
+        second = [self.teacher.second_judge_endpoint] if self.teacher.second_judge else []
+        return [*(self.teacher.endpoint(role) for role in self.roles), *second]
+
     @property
     def sources(self) -> tuple[Source, ...]:
         """Where items come from: for the splits, and for each extra set."""
@@ -160,16 +220,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}"
         ) from None
     try:
-        root, tree = _parse(text)
+        root, tree = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(_encodable(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML: {error}")) from None
     if not isinstance(tree, dict) or root is None:
         raise ConfigError(f"{path}: expected keys such as `data` and `plan`, got {type(tree).__name__}")
     lines: dict[tuple[str, ...], int] = {}
-    faults = [f"{path}:{line}: key `{'.'.join(key)}` is given twice" for key, line in _walk(root, (), lines, set())]
+    faults = [f"{path}:{line}: key `{'.'.join(key)}` is given twice" for key, line in key_lines(root, (), lines, set())]
     for override in overrides:
-        faults += _override(tree, override)
+        faults += set_key(tree, override)
     config = None
     try:
         config = Config.model_validate(tree)
@@ -180,78 +240,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, and no number that Python could not print again."""
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if len(node.value) > MOST_DIGITS:
-            what = f"a number of {len(node.value)} digits, more than {MOST_DIGITS}"
-            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
-        return super().construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-def _parse(text: str) -> tuple[yaml.Node | None, Any]:
-    """A document's nodes and its values; whatever is wrong with it raises `yaml.YAMLError`."""
-    try:
-        return yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
-    except Exception as error:  # PyYAML lets through whatever Python's numbers, dates and tables raise
-        raise yaml.YAMLError(f"a value cannot be read: {error}") from None
-
-
 def _encodable(message: str) -> str:
     return message.encode("utf-8", "backslashreplace").decode()
-
-
-def _walk(
-    node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int], walked: set[int]
-) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Records the line of every key in `lines`; yields the keys that are given twice.
-
-    What an alias repeats is walked once, so that a node inside itself ends.
-    """
-    if id(node) in walked:
-        return
-    walked.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*at, str(key.value))
-            line = key.start_mark.line + 1
-            if here in lines:
-                yield here, line
-            lines[here] = line
-            yield from _walk(value, here, lines, walked)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            here = (*at, str(index))
-            lines[here] = value.start_mark.line + 1
-            yield from _walk(value, here, lines, walked)
-
-
-def _override(tree: dict[str, Any], override: str) -> list[str]:
-    """Applies one `a.b=c`; returns the faults."""
-    dotted, equals, text = override.partition("=")
-    keys = dotted.split(".")
-    if not equals or not all(keys):
-        return [f"--set {override}: expected key=value, such as plan.rows_per_round=100"]
-    try:
-        value = _parse(text)[1]
-    except yaml.YAMLError as error:
-        return [f"--set {override[:80]}: the value is not YAML: {error}"]
-    here = tree
-    for depth, key in enumerate(keys[:-1]):
-        inner = here.setdefault(key, {})
-        if not isinstance(inner, dict):
-            return [f"--set {override}: `{'.'.join(keys[: depth + 1])}` is a value, not a section"]
-        here = inner
-    here[keys[-1]] = value
-    return []
 
 
 def _true_faults(errors: Sequence[Any]) -> list[Any]:

@@ -124,7 +124,7 @@ class FileSource(Section):
     columns: Columns | None = Field(default=None, description="instead of format")
     max_rows: int | None = Field(default=None, gt=0, description="rows read from the beginning; null reads all")
     skill_labels: Path | None = Field(default=None, description="JSON file with `question2skill`, question → [skill]")
-    grader: Literal["exact", "choice", "numeric", "math", "regex", "python"] = "numeric"
+    grader: Literal["exact", "choice", "numeric", "math", "regex", "python", "judge"] = "numeric"
     grader_pattern: Annotated[str, Field(max_length=1000), AfterValidator(_pattern)] | None = Field(
         default=None,
         description="for regex: a regular expression of Python; its last match in an answer's last 4000 characters "
@@ -136,13 +136,25 @@ class FileSource(Section):
         description="for python: `package.module:function` in the current directory or installed; called as "
         "function(question=…, gold=…, answer=…) without network or files to write, returns True or False",
     )
+    grader_rubric: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=8000,
+        description="for judge: what counts as a correct answer, told to the role `judge` of an LLM teacher",
+    )
+    grader_check: Literal["exact", "choice", "numeric", "math"] | None = Field(
+        default=None, description="for judge: a grader whose verdicts the judge's are compared with; it decides nothing"
+    )
     max_bad_share: float = Field(default=0.05, ge=0, le=1, description="share of unusable rows that stops the run")
 
     @model_validator(mode="after")
     def _grader_is_whole(self) -> "FileSource":
-        for grader, key in (("regex", "grader_pattern"), ("python", "grader_function")):
+        keys = (("regex", "grader_pattern"), ("python", "grader_function"), ("judge", "grader_rubric"))
+        for grader, key in keys:
             if (self.grader == grader) != (getattr(self, key) is not None):
                 raise ValueError(f"`{key}` goes with `grader: {grader}`: give both or neither")
+        if self.grader_check is not None and self.grader != "judge":
+            raise ValueError("`grader_check` goes with `grader: judge`: leave it out, or let a judge grade")
         return self
 
     @model_validator(mode="after")

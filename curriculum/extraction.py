@@ -17,7 +17,7 @@ ANSWER_MARK = "Answer:"
 MAX_TAIL = 4000
 """Characters from the end of a text that are looked at."""
 
-AnswerKind = Literal["number", "expression", "letter", "text"]
+AnswerKind = Literal["number", "expression", "letter", "text", "open"]
 
 _WRAPPING = " \t\r\n\"'“”‘’`*_"
 _ANSWER_COLON = re.compile(r"(?i)\banswer(?: is)? ?\*{0,2} ?: ?\*{0,2}")
@@ -59,6 +59,7 @@ def answer_kind(example: Example) -> AnswerKind:
         "exact": "text",
         "regex": "text",
         "python": "text",
+        "judge": "open",
         "reasoning_gym": "number" if example.metadata.get("answer_kind") == "number" else "text",
     }
     return kinds[example.grader]
@@ -69,6 +70,12 @@ def extract_strict(text: str) -> str | None:
     line = text.rstrip().rpartition("\n")[2]
     answer = line.removeprefix(f"{ANSWER_MARK} ")
     return answer.strip() or None if len(answer) < len(line) <= MAX_TAIL else None
+
+
+def extract_open(text: str) -> str | None:
+    """An open answer: all that follows the last line's beginning that is `Answer:`, over as many lines as it takes."""
+    _, mark, answer = f"\n{text}".rpartition(f"\n{ANSWER_MARK} ")
+    return answer.strip() or None if mark else None
 
 
 def extract_lenient(text: str, kind: AnswerKind) -> str | None:

@@ -2,7 +2,7 @@
 
 `exact`, `choice` and `numeric` compare here; `math`, `reasoning_gym` and the user's own function compare in worker
 processes without secrets, network or much memory, restarted when an item breaks them; the user's pattern searches in
-one. Never evaluates text, and never raises because of what a student wrote.
+one. `judge` asks whoever the caller gives. Never evaluates text, and never raises because of what a student wrote.
 """
 
 import re
@@ -21,8 +21,9 @@ from curriculum.extraction import (
     searched_text,
 )
 from curriculum.grading_process import BrokenItem, WorkerProcess
+from curriculum.judging import Judge, judged_grade, open_answer
 from curriculum.numerals import parse_number
-from curriculum.records import Example, Grade, StudentAnswer, Verdict
+from curriculum.records import Example, Grade, GraderName, StudentAnswer, Verdict
 from curriculum.safe_tasks import SAFE_TASKS
 
 _LETTER = re.compile(r"(?:(?:option|choice) )?[(\[]?([a-j])[)\]]?[.:]?", re.IGNORECASE)
@@ -43,7 +44,8 @@ class Grader:
     """Grades answers. A context manager: it owns its worker processes, started when first needed.
 
     Verdicts:
-        failed: the answer never came (finish reason `error`), or its grader cannot grade the gold answer either.
+        failed: the answer never came (finish reason `error`), its grader cannot grade the gold answer either, or the
+            judge is unsure or gave no usable reply.
         truncated: the text was cut at the token limit before a marked answer was complete; always so for the
             strict verdict.
         unparsed: the text was finished, and no answer was found in it.
@@ -60,6 +62,9 @@ class Grader:
         function: `package.module:function` of examples whose grader is `python`, called with the texts `question`,
             `gold` and `answer` (the extracted one) by name; returns `True` or `False`.
         folder: where the function's module is looked for before what is installed; the current directory if left out.
+        rubric: what counts as correct, of examples whose grader is `judge`.
+        judge: who is asked about those, with the rubric.
+        check: the grader that says of each judged answer what it would, for comparison.
     """
 
     def __init__(
@@ -70,8 +75,12 @@ class Grader:
         pattern: str | None = None,
         function: str | None = None,
         folder: Path | None = None,
+        rubric: str = "",
+        judge: Judge | None = None,
+        check: GraderName | None = None,
     ) -> None:
         self._pattern = pattern
+        self._rubric, self._judge, self._check = rubric, judge, check
         names = ("math", "reasoning_gym", "regex")
         self._workers = {name: WorkerProcess(name, limit_seconds, memory_bytes) for name in names}
         if function:
@@ -86,17 +95,35 @@ class Grader:
             worker.stop()
 
     def grade(self, answers: Sequence[tuple[Example, StudentAnswer]]) -> list[Grade]:
-        """Grades each answer, in the order given.
+        """Grades each answer, in the order given; those for the judge are asked about together.
 
         Raises:
-            DataError: an example needs a reasoning-gym scorer that is not on the list of safe ones, or a function or
-                pattern that was not given or cannot be loaded.
+            DataError: an example needs a reasoning-gym scorer that is not on the list of safe ones, or a function,
+                pattern or judge that was not given or cannot be loaded.
             GradingError: a worker cannot be started.
+            TutelageError: what stops a run while the judge is asked.
         """
-        return [self._grade(example, answer) for example, answer in answers]
+        judged = self._judged([pair for pair in answers if pair[0].grader == "judge"])
+        return [judged.get(answer.id) or self._grade(example, answer) for example, answer in answers]
+
+    def _judged(self, answers: Sequence[tuple[Example, StudentAnswer]]) -> dict[str, Grade]:
+        asked = [found for example, answer in answers if (found := open_answer(example, answer))]
+        if asked and self._judge is None:
+            raise DataError(f"{asked[0].example.source}: expected a judge for the grader `judge`, got none")
+        told = self._judge(self._rubric, asked) if asked and self._judge else []
+        by_id = {answer.id: judgements for answer, judgements in zip(asked, told, strict=True)}
+        grades = {}
+        for example, answer in answers:
+            check = None
+            if self._check is not None and answer.id in by_id:
+                check = self._mark_text(_checked(example, self._check), answer.text, cut=False).lenient.verdict
+            grades[answer.id] = judged_grade(example, answer, by_id.get(answer.id), check)
+        return grades
 
     def check_gold(self, examples: Sequence[Example]) -> dict[str, str]:
         """Grades each gold answer as the student is taught to write it; returns example id → why it is not correct.
+
+        A judge is not asked about gold answers: this costs nothing. They have to pass the grader that checks it.
 
         Raises:
             DataError: as in `grade`.
@@ -104,6 +131,10 @@ class Grader:
         """
         faults = {}
         for example in examples:
+            if example.grader == "judge":
+                if self._check is None:
+                    continue
+                example = _checked(example, self._check)
             target = format_target(example.gold, None)
             strict, lenient = self._mark_text(example, target, cut=False)
             if example.grader == "regex" and lenient.verdict is Verdict.CORRECT:
@@ -200,6 +231,11 @@ class Grader:
             raise DataError("expected data.grader_pattern for the grader `regex`, got none")
         found = self._workers["regex"].ask({"pattern": self._pattern, "text": text})
         return str(found).strip() or None if found is not None else None
+
+
+def _checked(example: Example, check: GraderName) -> Example:
+    """The example as the grader beside the judge sees it."""
+    return example.model_copy(update={"grader": check})
 
 
 def _same(gold: object, answer: object) -> bool:

@@ -23,7 +23,7 @@ class PastRound(NamedTuple):
     accepted: bool
 
 
-class _Standing(NamedTuple):
+class Standing(NamedTuple):
     """Where one skill stands, and what can be given for it."""
 
     skill: str
@@ -38,6 +38,7 @@ class _Standing(NamedTuple):
 
     @property
     def teachable(self) -> bool:
+        """Whether rows of it can be given at all."""
         return self.in_pool or bool(self.levels)
 
 
@@ -73,11 +74,8 @@ def make_plan(
         written_levels: skill → difficulties that the teacher can write.
         accepted_rows: rows of earlier accepted rounds, for replay.
     """
-    standings = [
-        _standing(skill, profile, config.plan, pool_sizes, written_levels)
-        for skill in sorted(catalogue.skills, key=lambda s: s.id)
-    ]
-    rollbacks = next((i for i, past in enumerate(reversed(history)) if past.accepted), len(history))
+    standings = skill_standings(config.plan, profile, catalogue, pool_sizes, written_levels)
+    rollbacks = rollbacks_in_a_row(history)
     learning_rate = history[-1].plan.learning_rate if history else config.training.learning_rate
     base = RoundPlan(
         round=round_,
@@ -92,6 +90,25 @@ def make_plan(
         return base.model_copy(update={"action": "stop", "stop_reason": stop, "replay_rows": 0})
     draft = partial(_draft, base, config.plan, standings)
     return _after_rollback(rollbacks, history[-1].plan, draft) if rollbacks else draft(learning_rate)
+
+
+def rollbacks_in_a_row(history: Sequence[PastRound]) -> int:
+    """How many of the last rounds were rolled back, one after another."""
+    return next((i for i, past in enumerate(reversed(history)) if past.accepted), len(history))
+
+
+def skill_standings(
+    config: PlanConfig,
+    profile: MissingSkillProfile,
+    catalogue: SkillCatalogue,
+    pool_sizes: Mapping[str, Mapping[int, int]],
+    written_levels: Mapping[str, Sequence[int]],
+) -> list[Standing]:
+    """Where each skill stands, sorted by id; arguments as in `make_plan`."""
+    return [
+        _standing(skill, profile, config, pool_sizes, written_levels)
+        for skill in sorted(catalogue.skills, key=lambda s: s.id)
+    ]
 
 
 def check_edited(
@@ -142,7 +159,7 @@ def _standing(
     config: PlanConfig,
     pool_sizes: Mapping[str, Mapping[int, int]],
     written_levels: Mapping[str, Sequence[int]],
-) -> _Standing:
+) -> Standing:
     overall = next(part for part in profile.skills if part.skill == skill.id)
     may_write = skill.writable and config.write_share > 0
     levels = tuple(sorted(written_levels.get(skill.id, ()))) if may_write else ()
@@ -151,7 +168,7 @@ def _standing(
         if levels and cell.skill == skill.id and cell.difficulty is not None:
             missing_at[_nearest(cell.difficulty, levels)] += cell.missing
     rate = overall.accuracy.rate
-    return _Standing(
+    return Standing(
         skill=skill.id,
         missing=overall.missing,
         accuracy=overall.accuracy,
@@ -167,7 +184,7 @@ def _nearest(difficulty: int, levels: Sequence[int]) -> int:
     return min(levels, key=lambda level: (abs(level - difficulty), level))
 
 
-def _stop_reason(config: PlanConfig, standings: Sequence[_Standing], rollbacks: int) -> str | None:
+def _stop_reason(config: PlanConfig, standings: Sequence[Standing], rollbacks: int) -> str | None:
     if rollbacks >= config.patience:
         return f"{rollbacks} rollbacks in a row; plan.patience is {config.patience}"
     teachable = [s for s in standings if s.teachable]
@@ -182,7 +199,7 @@ def _stop_reason(config: PlanConfig, standings: Sequence[_Standing], rollbacks: 
 def _draft(
     base: RoundPlan,
     config: PlanConfig,
-    standings: Sequence[_Standing],
+    standings: Sequence[Standing],
     learning_rate: float,
     easier: bool = False,
     even: bool = False,
@@ -196,7 +213,7 @@ def _draft(
     parts = []
     for s in standings:
         share = shares.get(s.skill, Fraction(0))
-        levels = _by_level(s, written.get(s.skill, 0), easier)
+        levels = written_by_level(s, written.get(s.skill, 0), easier)
         parts.append(
             SkillPlan(
                 skill=s.skill,
@@ -210,7 +227,7 @@ def _draft(
     return base.model_copy(update={"skills": tuple(parts), "learning_rate": learning_rate})
 
 
-def _written(standings: Sequence[_Standing], rows: Mapping[str, int], config: PlanConfig) -> dict[str, int]:
+def _written(standings: Sequence[Standing], rows: Mapping[str, int], config: PlanConfig) -> dict[str, int]:
     """How many of each skill's rows are written, so that the total is as near `write_share` as can be."""
     write_only = {s.skill: rows[s.skill] for s in standings if s.levels and not s.in_pool}
     either = {s.skill: rows[s.skill] for s in standings if s.levels and s.in_pool}
@@ -218,7 +235,7 @@ def _written(standings: Sequence[_Standing], rows: Mapping[str, int], config: Pl
     return write_only | apportion(either, min(max(wanted, 0), sum(either.values())))
 
 
-def _by_level(standing: _Standing, rows: int, easier: bool) -> dict[int, int]:
+def written_by_level(standing: Standing, rows: int, easier: bool = False) -> dict[int, int]:
     """A skill's written rows by difficulty: where it was missing, or evenly; `easier` moves each one level down."""
     weights = standing.missing_at if any(standing.missing_at.values()) else dict.fromkeys(standing.levels, 1)
     if easier:
@@ -229,7 +246,7 @@ def _by_level(standing: _Standing, rows: int, easier: bool) -> dict[int, int]:
     return {level: count for level, count in apportion(weights, rows).items() if count}
 
 
-def _reason(standing: _Standing, share: Fraction, by_floor: Fraction) -> str:
+def _reason(standing: Standing, share: Fraction, by_floor: Fraction) -> str:
     right, n = standing.accuracy.correct, standing.accuracy.n
     if not standing.teachable:
         rows = "no rows: the pool has none and none may be written"

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Split = Literal["pool", "probe", "gate", "final"]
-GraderName = Literal["exact", "choice", "numeric", "math", "regex", "python", "reasoning_gym"]
+GraderName = Literal["exact", "choice", "numeric", "math", "regex", "python", "judge", "reasoning_gym"]
 Origin = Literal["pool", "written", "replay"]
 Arm = Literal["plain", "few_shot"]
 
@@ -209,6 +209,24 @@ class StudentAnswer(Record):
         return content_id(self.model_dump(include={"example_id", "adapter", "arm", "sampling", "sample_index"}))
 
 
+class Judgement(Part):
+    """What a judge said of one answer. `failed`: no usable reply came, and `fault` is why."""
+
+    judge: str = Field(description="the model")
+    prompt_hash: str
+    verdict: Literal["correct", "wrong", "unsure", "failed"]
+    reason: str
+    fault: str | None = Field(default=None, description="the kind of failure")
+
+
+class Judged(Part):
+    """What stands behind a verdict of the grader `judge`, and what others say of the same answer."""
+
+    first: Judgement = Field(description="decides")
+    second: Judgement | None = Field(default=None, description="of another judge, asked on a sample")
+    check: Verdict | None = Field(default=None, description="of the grader that data.grader_check names")
+
+
 class Grade(Record):
     """The verdict on one answer. `verdict` uses the lenient extraction, `strict_verdict` the strict one."""
 
@@ -220,7 +238,10 @@ class Grade(Record):
     strict_verdict: Verdict
     extracted: str | None = Field(description="what the lenient extraction found")
     strict_extracted: str | None
-    reason: str = Field(default="", description="why, when the verdict is `failed`")
+    reason: str = Field(default="", description="why, when the verdict is `failed`; a judge's reason for any verdict")
+    judged: Judged | None = Field(
+        default=None, description="of the grader `judge`", exclude_if=lambda value: value is None
+    )
 
 
 class Diagnosis(Record):

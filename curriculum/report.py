@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from curriculum.judging import JudgeReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.round_records import GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
@@ -148,6 +149,11 @@ class RunReport(Record):
     base_hash: str
     teacher: str = Field(description="`offline`, or the model of an LLM teacher")
     teaching: TeacherReport | None = Field(default=None, description="what an LLM teacher cost and failed at")
+    judging: JudgeReport | None = Field(
+        default=None,
+        description="of the grader `judge`: its verdicts, and whether others agree with it",
+        exclude_if=lambda value: value is None,
+    )
     data: str = Field(description="where the examples come from")
     split_sizes: dict[str, int] = Field(description="split → items")
     extra_sizes: dict[str, int] = Field(default={}, description="extra set → items; they never select")

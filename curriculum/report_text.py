@@ -89,6 +89,9 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
     if report.teaching:
         parts.append(_spend_table(report.teaching))
         parts.append(safe_text(words.teaching_words(report.teaching)))
+    if report.judging:
+        parts.append(safe_text(words.judging_words(report.judging)))
+    parts += [safe_text(f"Round {r.round}: {told}") for r in report.rounds if (told := words.plan_words(r))]
     if timings.stages:
         parts.append(safe_text(f"Time in all stages: {words.duration(sum(t.seconds for t in timings.stages))}", "dim"))
     return Group(*parts)
@@ -100,6 +103,8 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         safe_text(round_.rule, "dim"),
         _skill_table("Skills on the gate split (selected on)", round_.skills),
     ]
+    if planned := words.plan_words(round_):
+        parts.append(safe_text(planned))
     if round_.plan and round_.plan.changed:
         parts.append(safe_text(f"Changed after the rollback: {round_.plan.changed}"))
     if round_.probe or round_.mixture:

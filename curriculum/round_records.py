@@ -85,6 +85,15 @@ class RoundPlan(Record):
     """What a round will do. A person may edit the approved copy."""
 
     round: int
+    by: Literal["rule", "llm"] = Field(default="rule", description="who gave the rows to the skills")
+    reason: str | None = Field(
+        default=None, description="of an LLM that planned, for the whole plan", exclude_if=lambda value: value is None
+    )
+    fallback: str | None = Field(
+        default=None,
+        description="why the rule planned although an LLM was asked",
+        exclude_if=lambda value: value is None,
+    )
     action: Literal["train", "stop"]
     stop_reason: str | None = None
     skills: tuple[SkillPlan, ...] = ()

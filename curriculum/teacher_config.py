@@ -15,7 +15,7 @@ from curriculum.data_config import OPERATIONAL, Section
 Role = Literal["skills", "label", "diagnose", "write", "solve", "plan", "judge"]
 ROLES: tuple[Role, ...] = get_args(Role)
 TEACHING: tuple[Role, ...] = ("skills", "label", "diagnose", "write", "solve")
-"""The roles that a run asks today."""
+"""The roles that every run asks; `Config.roles` has those of one."""
 Structured = Literal["json_schema", "json_object", "prompt"]
 TokenField = Literal["max_tokens", "max_completion_tokens"]
 Provider = Literal["openai", "vllm", "ollama", "other"]
@@ -121,6 +121,21 @@ class Roles(Section):
     judge: EndpointKeys = EndpointKeys()
 
 
+class SecondJudge(EndpointKeys):
+    """Another model that judges a sample of the answers again, so that agreement can be measured. It decides nothing.
+
+    What it does not say is taken from the teacher, not from `roles.judge`.
+    """
+
+    share: float = Field(default=0.1, gt=0, le=1, description="of the judged answers")
+
+    @model_validator(mode="after")
+    def _named(self) -> "SecondJudge":
+        if self.model is None:
+            raise ValueError("expected a `model` of its own: one judge asked twice agrees with itself")
+        return self
+
+
 class CatalogueConfig(Section):
     """Where the skills come from."""
 
@@ -165,6 +180,7 @@ class TeacherConfig(EndpointKeys):
         default="offline", description="offline is no LLM: the data set's own metadata; llm: `model` at `base_url`"
     )
     roles: Roles = Roles()
+    second_judge: SecondJudge | None = None
     budget: Budget = Budget()
     catalogue: CatalogueConfig = CatalogueConfig()
     labels: Literal["teacher", "data"] = Field(
@@ -200,6 +216,8 @@ class TeacherConfig(EndpointKeys):
             given = sorted(self.model_fields_set & EndpointKeys.model_fields.keys())
             if any(getattr(self, name) is not None for name in given):
                 raise ValueError(f"`teacher.{given[0]}` is for `kind: llm`; the offline teacher calls nobody")
+            if self.second_judge is not None:
+                raise ValueError("`teacher.second_judge` is for `kind: llm`; the offline teacher calls nobody")
             return self
         missing = [f"`teacher.{name}`" for name in ("model", "base_url") if getattr(self, name) is None]
         if missing:
@@ -213,13 +231,19 @@ class TeacherConfig(EndpointKeys):
             )
         return self
 
-    def endpoint(self, role: Role) -> Endpoint:
-        """What a role's requests need.
+    @property
+    def second_judge_endpoint(self) -> Endpoint:
+        """What the second judge's requests need; they count as the role `judge`."""
+        assert self.second_judge is not None
+        return self.endpoint("judge", self.second_judge)
+
+    def endpoint(self, role: Role, keys: EndpointKeys | None = None) -> Endpoint:
+        """What a role's requests need; with `keys` in place of the role's own.
 
         What belongs to an address (key, preset, prices) is not taken over by a role that has another one, nor
         are prices by a role with another model: no key goes where it was not meant to go.
         """
-        own: EndpointKeys = getattr(self.roles, role)
+        own: EndpointKeys = keys or getattr(self.roles, role)
         moved = own.base_url is not None and own.base_url != self.base_url
         base_url, model = own.base_url or self.base_url, own.model or self.model
         if base_url is None or model is None:

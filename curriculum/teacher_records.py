@@ -9,7 +9,7 @@ from curriculum.teacher_config import Role
 
 FailureKind = Literal[
     "no_reply", "refused_request", "too_large", "refusal", "truncated", "empty", "no_json", "duplicate_keys", "schema",
-    "wrong_ids", "unknown_skill", "missing_row", "no_majority",
+    "wrong_ids", "unknown_skill", "missing_row", "no_majority", "bad_plan", "over_budget",
 ]  # fmt: skip
 """Why an item has no usable reply. `no_reply`: every attempt failed; `refused_request`: the server did not take it."""
 

@@ -201,10 +201,27 @@ def answer(request: dict[str, Any], number: int) -> str:
             for w in words
         ]
         return json.dumps({"design": "They differ.", "questions": asked})
+    if prompt.startswith("You are a teacher who plans"):
+        return json.dumps(_plan(prompt, blocks["skills"]))
+    if prompt.startswith("You are a teacher who decides"):
+        told = {"id": re.findall(r'"id": "([0-9a-f]{8})"', prompt)[-1], "reason": "Compared with the reference."}
+        return json.dumps(told | {"verdict": _judged(blocks["reference"], blocks["answer"])})
     assert prompt.startswith("Solve the question"), prompt[:80]
     numbers = re.findall(r"what is (\d+) \+ (\d+)\?", blocks["question"])
     total = sum(map(int, numbers[0])) if numbers else 0
     return json.dumps({"solution": f"Way {number}: add both.", "answer": str(total)})
+
+
+def _plan(prompt: str, skills: str) -> dict[str, Any]:
+    """All rows for the first skill that the pool has."""
+    rows = int(re.findall(r"at most (\d+) rows to skills", prompt)[0])
+    has = [line.partition(" (")[0].partition(":")[0] for line in skills.split("\n") if "; pool 0;" not in line]
+    first = {"skill": has[0], "reason": "It is first.", "pool_rows": rows, "written_rows": []}
+    return {"reason": "The first skill is enough.", "skills": [first]}
+
+
+def _judged(reference: str, answer: str) -> str:
+    return "unsure" if "perhaps" in answer else "correct" if answer == reference else "wrong"
 
 
 def _label(id_: str, question: str, ids: list[str]) -> dict[str, Any]:
