@@ -138,7 +138,7 @@ def test_a_judge_keeps_the_budget(judging: Made) -> None:
 def test_a_judge_that_fails_too_often_stops_the_run(judging: Made) -> None:
     made = judging(max_failed_share=0.1)
     made.server.script = lambda prompt: "no"
-    with pytest.raises(UserError, match="role judge: .* got no usable reply"):
+    with pytest.raises(UserError, match=r"role judge: .* got no usable reply"):
         made.grade(*map(str, range(20)))
 
 
