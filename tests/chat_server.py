@@ -140,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def broken(fault: str | None, text: str) -> tuple[str | None, str, str | None]:
     """Content, finish reason and refusal of a reply with this fault."""
+    if fault is None:
+        return text, "stop", None
     top = json.loads(text)
     rows = next((v for v in top.values() if isinstance(v, list) and v and isinstance(v[0], dict)), [])
     contents = {

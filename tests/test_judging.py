@@ -197,7 +197,7 @@ BLOCK = re.compile(r"<(rubric|question|reference|answer) ([0-9a-f]{8})>\n(.*?)\n
 
 def outside(prompt: str) -> str:
     """A prompt without what is inside the tags and without its codes."""
-    return re.sub(r'"id": "[0-9a-f]{8}"', '"id": "code"', BLOCK.sub(r"<\1>", prompt))
+    return re.sub(r'"[0-9a-f]{8}"', '"code"', BLOCK.sub(r"<\1>", prompt))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
