@@ -38,6 +38,11 @@ class PlanConfig(Section):
     target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
     approve: bool = Field(default=False, description="wait for a person after each plan", json_schema_extra=OPERATIONAL)
 
+    @property
+    def written_rows(self) -> int:
+        """New rows of a round that are to be written, as far as the skills allow."""
+        return round(self.write_share * self.rows_per_round)
+
 
 class TrainingConfig(Section):
     """LoRA supervised fine-tuning."""
