@@ -5,7 +5,7 @@ all goes well; at the dear end all goes as badly as it can while every request g
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from math import ceil
 from typing import NamedTuple
 
@@ -102,7 +102,9 @@ class End:
         asked = [question(i * count // shown) for i in range(shown)]
         concurrency = self.config.teacher.endpoint(asked[0].purpose.role).concurrency
         turns = min(count, (count - min(groups, count)) // concurrency + groups)
-        sizes = [self._size(one, repair) for one in asked for repair in ((False, True) if self.most else (False,))]
+        repairs = (False, True) if self.most else (False,)
+        size_of = {id(one): [self._size(one, repair) for repair in repairs] for one in {id(q): q for q in asked}.values()}
+        sizes = [size for one in asked for size in size_of[id(one)]]
         text, bound, rows = (ceil(sum(part) * count / shown) for part in zip(*sizes, strict=True))
         each = 1 + self.most
         return Work(each * count, each * turns, text, bound, rows)
@@ -211,11 +213,13 @@ def _blind_labels(end: End) -> Work:
     draft = _draft(end, order)
     calls = min(made.drafts, (made.drafts + (size - 1) * made.orders) // size)
 
-    def question(i: int) -> Question:
-        rows = size if end.most else min(size, made.drafts - size * i)
+    @cache
+    def asked(rows: int) -> Question:
         return end.teacher.label_question([draft] * rows, end.catalogue, Purpose("label", 1, order.skill.id))
 
-    return end.step(calls, question, made.orders).times(made.waves)
+    rest = made.drafts - size * (calls - 1)
+    last = size if end.most else min(size, rest)
+    return end.step(calls, lambda i: asked(last if i == calls - 1 else size), made.orders).times(made.waves)
 
 
 def write_work(end: End) -> Work:
