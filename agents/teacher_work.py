@@ -103,8 +103,11 @@ class End:
         concurrency = self.config.teacher.endpoint(asked[0].purpose.role).concurrency
         turns = min(count, (count - min(groups, count)) // concurrency + groups)
         repairs = (False, True) if self.most else (False,)
-        size_of = {id(one): [self._size(one, repair) for repair in repairs] for one in {id(q): q for q in asked}.values()}
-        sizes = [size for one in asked for size in size_of[id(one)]]
+        made: dict[int, list[tuple[int, int, int]]] = {}
+        for one in asked:
+            if id(one) not in made:  # one question may stand for many
+                made[id(one)] = [self._size(one, repair) for repair in repairs]
+        sizes = [size for one in asked for size in made[id(one)]]
         text, bound, rows = (ceil(sum(part) * count / shown) for part in zip(*sizes, strict=True))
         each = 1 + self.most
         return Work(each * count, each * turns, text, bound, rows)
