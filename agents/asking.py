@@ -70,34 +70,34 @@ class Asker:
         if not mendable:
             return checked
         said = "\n".join(dict.fromkeys(f"{_at(id_)}{fault.reason}" for id_, fault in mendable.items()))
-        turns = (
-            *messages,
-            Message(role="assistant", content=text[:REPAIR_CHARS] or "(empty)"),
-            Message(role="user", content=self.prompts["repair"].render(fault=data_block("fault", said))),
-        )
-        second = await self._reply(question, turns, "repair")
+        second = await self._reply(question, self.repair(messages, text, said), "repair")
         if isinstance(second, Fault):
             return checked
         mended, _ = second
         rows = {**mended.rows, **checked.rows}  # what was good the first time stays
         return Checked(rows, {id_: mended.faults.get(id_, f) for id_, f in checked.faults.items() if id_ not in rows})
 
+    def call(self, question: Question, messages: Sequence[Message], what: str = "") -> Call:
+        """The request that a question, or its `repair`, makes."""
+        schema = json_schema(question.model, question.batch, question.enums)
+        hash_ = self.prompts[question.prompt].hash
+        what = f"{question.what} {what}".strip()
+        return Call(question.purpose, messages, question.prompt, schema, hash_, what, question.sample)
+
+    def repair(self, messages: Sequence[Message], text: str, said: str) -> tuple[Message, ...]:
+        """The turns that ask again, after a reply of this text and with what is wrong with it."""
+        return (
+            *messages,
+            Message(role="assistant", content=text[:REPAIR_CHARS] or "(empty)"),
+            Message(role="user", content=self.prompts["repair"].render(fault=data_block("fault", said))),
+        )
+
     async def _reply(
         self, question: Question, messages: Sequence[Message], what: str
     ) -> Fault | tuple[Checked[Any], str]:
         endpoint = question.endpoint or self._config.endpoint(question.purpose.role)
-        schema = json_schema(question.model, question.batch, question.enums)
-        call = Call(
-            question.purpose,
-            messages,
-            question.prompt,
-            schema,
-            self.prompts[question.prompt].hash,
-            f"{question.what} {what}".strip(),
-            question.sample,
-        )
         try:
-            key, reply = await self._client.ask(endpoint, call)
+            key, reply = await self._client.ask(endpoint, self.call(question, messages, what))
         except NoReply as no:
             return Fault(no.kind, no.reason)
         checked = check_reply(reply, question.model, question.batch, question.wanted, question.check)

@@ -1,5 +1,6 @@
 """What a run will take and what its gate can see, from the config alone: nothing is loaded or spent.
 
+Only an LLM teacher's share is counted from the data as well (`teacher_cost`), where they are on this machine.
 Times are a range around what was measured with the quickstart's student on two CPU cores (see
 runs/LOG.md); another student or machine moves them.
 """
@@ -16,7 +17,10 @@ from curriculum.addresses import is_loopback
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
+from curriculum.report_text import add_row, narrow_table, safe_text
 from curriculum.teacher_config import TEACHING, Role
+from curriculum.teacher_records import TeacherForecast
+from curriculum.teacher_words import range_words, short_of, total_words
 from student.base_model import SMOLLM2, find_base, linear_sizes
 from student.memory_estimate import adapter_count
 
@@ -123,10 +127,20 @@ def leaving(config: Config) -> list[str]:
     teacher = config.teacher
     if teacher.kind == "llm":
         for role in TEACHING:
-            url = teacher.endpoint(role).base_url
-            if not is_loopback(url) and not (teacher.labels == "data" and role in ("skills", "label")):
-                lines.append(f"{SHOWN[role]}, to {url} ({role})")
+            url, shown = teacher.endpoint(role).base_url, _shown(config, role)
+            if shown and not is_loopback(url):
+                lines.append(f"{shown}, to {url} ({role})")
     return lines or ["nothing"]
+
+
+def _shown(config: Config, role: Role) -> str:
+    """What a role is shown; empty where it is not asked."""
+    writes = config.plan.written_rows > 0
+    if role == "skills" and config.teacher.catalogue.source == "data":
+        return ""
+    if role == "label" and config.teacher.labels == "data":
+        return "new questions" if writes else ""
+    return "" if role in ("write", "solve") and not writes else SHOWN[role]
 
 
 def _drawn(config: Config) -> int:
@@ -156,14 +170,18 @@ def print_forecast(config: Config) -> None:
     extra = f", at most {3 * _extra_items(config):,} of them to extra sets" if config.extra else ""
     table.add_row("student answers", f"{made.answers:,}{extra}")
     table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included)")
-    table.add_row("time on 2 CPU cores", f"{made.minutes[0]:.0f} to {made.minutes[1]:.0f} minutes")
+    waits = "" if config.teacher.kind == "offline" else ", the teacher's not counted"
+    table.add_row("time on 2 CPU cores", f"{made.minutes[0]:.0f} to {made.minutes[1]:.0f} minutes{waits}")
     disk = "unknown until the base is on this machine" if made.disk_bytes is None else _megabytes(made.disk_bytes)
     cache = f", and {_megabytes(made.cache_bytes)} for the base in your cache" if made.cache_bytes else ""
     free = _megabytes(_free_bytes(config))
     table.add_row("disk at the peak", f"{disk}, adapters of all rounds included{cache}; {free} free")
-    offline = config.teacher.kind == "offline"
-    table.add_row("teacher calls", "0: the offline teacher calls nobody" if offline else "not forecast; see budget")
-    table.add_row("money", "0" if offline else "not forecast; at most teacher.budget.money")
+    teacher = _teacher(config)
+    if teacher is None:
+        table.add_row("teacher calls", "0: the offline teacher calls nobody")
+        table.add_row("money", "0")
+    else:
+        table.add_row("teacher", Text(teacher if isinstance(teacher, str) else total_words(teacher)))
     gain = made.detectable_gain
     table.add_row(
         "smallest gain the gate sees",
@@ -176,10 +194,33 @@ def print_forecast(config: Config) -> None:
     for what, text in footprint.rows(config, memory):
         table.add_row(what, text)
     console.print(table)
+    short = []
+    if teacher is not None and not isinstance(teacher, str):
+        _print_teacher(teacher, console)
+        short = short_of(config.teacher.budget, teacher)
     for what, command in footprint.commands(config):
         console.print(Text(f"To {what}: {command}"), soft_wrap=True)
-    for warning in warnings(config, made) + footprint.warnings(config, memory):
+    for warning in warnings(config, made) + footprint.warnings(config, memory) + short:
         console.print("[bold]Warning:[/bold]", Text(warning))
+
+
+def _teacher(config: Config) -> TeacherForecast | str | None:
+    if config.teacher.kind == "offline":
+        return None
+    from agents.teacher_cost import config_forecast  # and with it the client, which an offline run does not need
+
+    return config_forecast(config)
+
+
+def _print_teacher(made: TeacherForecast, console: Console) -> None:
+    heads = ["role", "requests", "prompt", "completion", "cost", "minutes", "model"]
+    table = narrow_table("The teacher, forecast: least and most", heads)
+    for role in made.roles:
+        ends = (role.requests, role.prompt_tokens, role.completion_tokens, role.money, role.minutes)
+        add_row(table, [role.role, *map(range_words, ends), role.model])
+    console.print(table)
+    for sentence in made.basis:
+        console.print(safe_text(sentence), soft_wrap=True)
 
 
 def warnings(config: Config, made: Forecast) -> list[str]:

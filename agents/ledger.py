@@ -4,6 +4,7 @@ An intent is written before a request is sent, its reply before it is used: a re
 an intent whose end nobody saw counts as spent. Reservations keep parallel requests below the limits together.
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
@@ -191,6 +192,7 @@ class Ledger:
         return tuple(FaultCount(role=role, kind=kind, replies=n) for (role, kind), n in sorted(counts.items()))
 
     def _append(self, event: CallEvent) -> None:
+        event = event.model_copy(update={"at": round(time.time(), 3)})
         append_journal(self._path, event)
         self._take_in(event)
 

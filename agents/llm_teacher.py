@@ -46,12 +46,12 @@ class LLMTeacher:
         self._config = config
         self._say = say
         self._client = ChatClient(ledger, config.teacher, config.seed, check_stop)
-        self._asker = Asker(config, self._client, progress)
+        self.asker = Asker(config, self._client, progress)
         self._runner = asyncio.Runner()
         self._declared = OfflineTeacher(config)
-        self._judge = LLMJudge(config, self._asker)
-        self._writer = Writer(config, self._asker, self._labels, grader, self._judge)
-        self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self._asker.prompts.items()}
+        self._judge = LLMJudge(config, self.asker)
+        self.writer = Writer(config, self.asker, self._labels, grader, self._judge)
+        self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self.asker.prompts.items()}
 
     def close(self) -> None:
         """Closes all connections."""
@@ -69,7 +69,7 @@ class LLMTeacher:
             return declared.model_copy(
                 update={"skills": tuple(s.model_copy(update={"writable": True}) for s in declared.skills)}
             )
-        return self._runner.run(name_skills(self._asker, self._config, pool, self._say))
+        return self._runner.run(name_skills(self.asker, self._config, pool, self._say))
 
     def label(self, examples: Iterable[Example], catalogue: SkillCatalogue) -> Iterator[SkillLabel | TeacherFailure]:
         """Up to five skills and a difficulty each, from the question alone; or what the data declare."""
@@ -81,39 +81,38 @@ class LLMTeacher:
     async def _labels(
         self, examples: Sequence[Example], catalogue: SkillCatalogue, purpose: Purpose
     ) -> list[SkillLabel | TeacherFailure]:
-        size = self._config.teacher.rows_per_call
-        batches = [examples[at : at + size] for at in range(0, len(examples), size)]
-        asked = [self._label_batch(batch, catalogue, purpose) for batch in batches]
-        done = await self._asker.together(
-            "" if purpose.round else "labelling", "label", asked, len(examples), _failures
-        )
+        asked = [self._label_batch(batch, catalogue, purpose) for batch in self.label_batches(examples)]
+        done = await self.asker.together("" if purpose.round else "labelling", "label", asked, len(examples), _failures)
         return [made for batch in done for made in batch]
 
-    async def _label_batch(
-        self, examples: Sequence[Example], catalogue: SkillCatalogue, purpose: Purpose
-    ) -> list[SkillLabel | TeacherFailure]:
+    def label_batches(self, examples: Sequence[Example]) -> list[Sequence[Example]]:
+        """The questions that are labelled together, in one request each."""
+        size = self._config.teacher.rows_per_call
+        return [examples[at : at + size] for at in range(0, len(examples), size)]
+
+    def label_question(self, examples: Sequence[Example], catalogue: SkillCatalogue, purpose: Purpose) -> Question:
+        """Asks for the labels of some questions."""
         ids = [f"q{number}" for number in range(1, len(examples) + 1)]
-        prompt = self._asker.prompts["label"]
         known = skill_ids(catalogue)
 
         def check(row: LabelRow) -> LabelRow:
             return row.model_copy(update={"skills": resolved(row.skills, known)})
 
-        checked = await self._asker.ask(
-            Question(
-                purpose,
-                "label",
-                prompt.render(skills=skill_list(catalogue), questions=questions_block(ids, examples)),
-                LabelRow,
-                check,
-                "labels",
-                ids,
-                {"skills": [s.id for s in catalogue.skills], "id": ids},
-            )
+        text = self.asker.prompts["label"].render(
+            skills=skill_list(catalogue), questions=questions_block(ids, examples)
         )
+        enums = {"skills": [s.id for s in catalogue.skills], "id": ids}
+        return Question(purpose, "label", text, LabelRow, check, "labels", ids, enums)
+
+    async def _label_batch(
+        self, examples: Sequence[Example], catalogue: SkillCatalogue, purpose: Purpose
+    ) -> list[SkillLabel | TeacherFailure]:
+        question = self.label_question(examples, catalogue, purpose)
+        checked = await self.asker.ask(question)
+        prompt = self.asker.prompts["label"]
         model = self._config.teacher.endpoint("label").model
         made: list[SkillLabel | TeacherFailure] = []
-        for id_, example in zip(ids, examples, strict=True):
+        for id_, example in zip(question.wanted, examples, strict=True):
             row = checked.rows.get(id_)
             if row is None:
                 made.append(failed(example.id, "label", checked.faults[id_]))
@@ -136,27 +135,29 @@ class LLMTeacher:
         """One to three skills that the answer lacks (STAT, stage 2); the gold answer is not shown."""
         asked = [self._diagnose_one(failure, catalogue, round_) for failure in failures]
         yield from self._runner.run(
-            self._asker.together("diagnosing", "diagnose", asked, len(asked), lambda made: _failures([made]))
+            self.asker.together("diagnosing", "diagnose", asked, len(asked), lambda made: _failures([made]))
         )
 
-    async def _diagnose_one(
-        self, failure: Failure, catalogue: SkillCatalogue, round_: int
-    ) -> Diagnosis | TeacherFailure:
-        prompt = self._asker.prompts["diagnose"]
+    def diagnose_question(self, example: Example, answer: str, catalogue: SkillCatalogue, round_: int) -> Question:
+        """Asks which skills a student lacks who answered a question so."""
         known = skill_ids(catalogue)
 
         def check(row: DiagnosisReply) -> DiagnosisReply:
             return row.model_copy(update={"missing_skills": resolved(row.missing_skills, known)})
 
-        text = prompt.render(
+        text = self.asker.prompts["diagnose"].render(
             skills=skill_list(catalogue),
-            question=data_block("question", question_text(failure.example)),
-            answer=data_block("answer", failure.answer.text[:ANSWER_CHARS]),
+            question=data_block("question", question_text(example)),
+            answer=data_block("answer", answer[:ANSWER_CHARS]),
         )
         names = {"missing_skills": [s.id for s in catalogue.skills]}
-        checked = await self._asker.ask(
-            Question(Purpose("diagnose", round_), "diagnose", text, DiagnosisReply, check, enums=names)
-        )
+        return Question(Purpose("diagnose", round_), "diagnose", text, DiagnosisReply, check, enums=names)
+
+    async def _diagnose_one(
+        self, failure: Failure, catalogue: SkillCatalogue, round_: int
+    ) -> Diagnosis | TeacherFailure:
+        question = self.diagnose_question(failure.example, failure.answer.text, catalogue, round_)
+        checked = await self.asker.ask(question)
         row = checked.rows.get(ONLY)
         if row is None:
             return failed(failure.answer.id, "diagnose", checked.faults[ONLY])
@@ -165,7 +166,7 @@ class LLMTeacher:
                 "answer_id": failure.answer.id,
                 "example_id": failure.example.id,
                 "teacher": self._config.teacher.endpoint("diagnose").model,
-                "prompt_hash": prompt.hash,
+                "prompt_hash": self.asker.prompts["diagnose"].hash,
                 "missing_skills": tuple(row.missing_skills),
                 "error_kind": ERROR_KINDS.get(failure.grade.verdict, "wrong"),
                 "reason": f"{row.error_kind}: {row.reason}",
@@ -182,7 +183,7 @@ class LLMTeacher:
 
     def plan(self, view: PlannerView, by_rule: RoundPlan) -> tuple[RoundPlan, list[TeacherFailure]]:
         """A round's rows by the role `plan`; by the rule, with the cause, where its plan cannot be used."""
-        return self._runner.run(ask_plan(self._asker, view, by_rule))
+        return self._runner.run(ask_plan(self.asker, view, by_rule))
 
     def budget_words(self, kept: int) -> str:
         """What may still be spent, for the planner."""
@@ -194,7 +195,7 @@ class LLMTeacher:
 
     def write(self, order: WriteOrder, catalogue: SkillCatalogue, moved: Mapping[str, str | None]) -> Written:
         """New questions from seeds of the pool, labelled blind, solved three times (STAT-Syn)."""
-        return self._runner.run(self._writer.write(order, catalogue, moved))
+        return self._runner.run(self.writer.write(order, catalogue, moved))
 
 
 def _failures(made: Sequence[SkillLabel | Diagnosis | TeacherFailure]) -> list[TeacherFailure]:

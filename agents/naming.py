@@ -27,10 +27,10 @@ async def name_skills(
         UserError: too many requests failed, no question got a skill, or the names could not be merged.
     """
     settings = config.teacher.catalogue
-    sample = sorted(pool, key=lambda e: content_id([config.seed, e.id]))[: settings.sample]
-    batches = [sample[at : at + QUESTIONS_PER_CALL] for at in range(0, len(sample), QUESTIONS_PER_CALL)]
-    asked = [asker.ask(_fine_question(asker, batch)) for batch in batches]
-    replies = await asker.together("naming skills", "skills", asked, len(sample), lambda r: reply_failures(r, "skills"))
+    batches = sampled(config, pool)
+    asked = [asker.ask(fine_question(asker, batch)) for batch in batches]
+    items = sum(map(len, batches))
+    replies = await asker.together("naming skills", "skills", asked, items, lambda r: reply_failures(r, "skills"))
     fine = sorted({skill for reply in replies for row in reply.rows.values() for skill in row.skills})
     if not fine:
         raise UserError("role skills: no question got a skill. Take another model, or teacher.catalogue.source: data")
@@ -60,7 +60,14 @@ async def name_skills(
     return SkillCatalogue(teacher=config.teacher.endpoint("skills").model, skills=tuple(skills))
 
 
-def _fine_question(asker: Asker, examples: Sequence[Example]) -> Question:
+def sampled(config: Config, pool: Sequence[Example]) -> list[list[Example]]:
+    """The pool questions that skills are named on, as many together as one request shows."""
+    chosen = sorted(pool, key=lambda e: content_id([config.seed, e.id]))[: config.teacher.catalogue.sample]
+    return [chosen[at : at + QUESTIONS_PER_CALL] for at in range(0, len(chosen), QUESTIONS_PER_CALL)]
+
+
+def fine_question(asker: Asker, examples: Sequence[Example]) -> Question:
+    """Asks for the fine skill names of some questions."""
     ids = [f"q{number}" for number in range(1, len(examples) + 1)]
 
     def check(row: NamedSkills) -> NamedSkills:
@@ -73,7 +80,9 @@ def _fine_question(asker: Asker, examples: Sequence[Example]) -> Question:
     return Question(Purpose("skills"), "skills", text, NamedSkills, check, "rows", ids, {"id": ids})
 
 
-async def _merge(asker: Asker, names: Sequence[str], least: int, most: int) -> list[MergedSkill]:
+def merge_question(asker: Asker, names: Sequence[str], least: int, most: int) -> Question:
+    """Asks for a catalogue of so many skills from fine names."""
+
     def check(reply: MergedSkills) -> MergedSkills:
         kept = []
         for skill in reply.skills:
@@ -90,7 +99,11 @@ async def _merge(asker: Asker, names: Sequence[str], least: int, most: int) -> l
     text = asker.prompts["merge"].render(
         names=data_block("names", "\n".join(names)), least=str(min(least, len(names))), most=str(most)
     )
-    checked = await asker.ask(Question(Purpose("skills"), "merge", text, MergedSkills, check))
+    return Question(Purpose("skills"), "merge", text, MergedSkills, check)
+
+
+async def _merge(asker: Asker, names: Sequence[str], least: int, most: int) -> list[MergedSkill]:
+    checked = await asker.ask(merge_question(asker, names, least, most))
     if ONLY not in checked.rows:
         fault = checked.faults[ONLY]
         raise UserError(

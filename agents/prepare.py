@@ -64,7 +64,12 @@ def prepare(loop: Loop, state: State) -> State:
         loop.say(f"examples: {splits}{extra}; {len(quarantined)} quarantined{dropped}")
         return {"round": 0, "adapter": BASE, "adapter_round": 0}
 
-    return loop.stage(folder, inputs, work)
+    update = loop.stage(folder, inputs, work)
+    if loop.config.teacher.kind == "llm":
+        from agents.teacher_cost import record_forecast  # and with it the client, which an offline run does not need
+
+        record_forecast(loop)
+    return update
 
 
 def _read_all(loop: Loop) -> tuple[SplitResult, list[QuarantinedRow]]:

@@ -7,6 +7,7 @@ batch. What is wrong with a reply or a row is a `Fault`, which a repair turn can
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -138,7 +139,7 @@ def json_schema(
 
     With `batch` the reply is an object whose key of that name is a list of rows.
     """
-    schema = model.model_json_schema()
+    schema = dict(_schema_of(model))
     definitions = schema.pop("$defs", {})
 
     def strict(part: Any) -> Any:
@@ -163,6 +164,12 @@ def json_schema(
         return dict(row)
     rows = {"type": "array", "items": row}
     return {"type": "object", "properties": {batch: rows}, "required": [batch], "additionalProperties": False}
+
+
+@cache
+def _schema_of(model: type[ReplyRow]) -> dict[str, Any]:
+    """Pydantic's own schema, which takes longer to make than a request; nobody may change it."""
+    return model.model_json_schema()
 
 
 def check_reply(

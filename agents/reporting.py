@@ -14,6 +14,7 @@ from agents.evaluation import SERVING, evaluate_extra, evaluate_split
 from agents.history import gate_decision
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, Loop, State, stage_inputs
+from agents.recorded_usage import FORECAST, role_timings
 from agents.tracking import track
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
@@ -21,7 +22,7 @@ from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.judging import JudgeReport, judge_report
 from curriculum.records import BASE, Arm, Diagnosis, Grade
-from curriculum.report import FinalReport, RoundReport, RunReport, read_timings
+from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read_timings
 from curriculum.report_build import ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
@@ -39,7 +40,7 @@ from curriculum.rundir import (
     write_json,
     write_record,
 )
-from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherReport
+from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherForecast, TeacherReport
 from student.interface import AdapterFiles
 
 OPENINGS = "final_openings.jsonl"
@@ -156,11 +157,15 @@ def write_pages(run: RunDir, config: Config) -> RunReport:
         RunDirError: the run has no finished round yet.
     """
     made = gather(run, config)
-    timings = read_timings(run.path)
+    timings = _timings(run)
     write_record(run.path / "report.json", made)
     write_atomic(run.path / "report.md", render_markdown(made, timings))
     write_atomic(run.path / "report.html", render_html(made, timings))
     return made
+
+
+def _timings(run: RunDir) -> Timings:
+    return read_timings(run.path).model_copy(update={"roles": role_timings(run.path)})
 
 
 def gather(run: RunDir, config: Config) -> RunReport:
@@ -267,8 +272,10 @@ def _teaching(run: RunDir, config: Config) -> TeacherReport | None:
     ledger = Ledger(run.path / LEDGER, config.teacher.budget, read_only=True)
     failures = [f for path in sorted(run.path.rglob(FAILED)) for f in read_records(path, TeacherFailure)]
     counts = Counter((f.role, f.kind) for f in failures)
+    forecast = run.path / FORECAST
     return TeacherReport(
         models={role: config.teacher.endpoint(role).model for role in config.roles},
+        forecast=read_record(forecast, TeacherForecast) if forecast.exists() else None,
         spend=ledger.spend(),
         faults=ledger.faults(),
         failed=tuple(FailedCount(role=role, kind=kind, items=n) for (role, kind), n in sorted(counts.items())),
@@ -292,5 +299,5 @@ def print_report(run: RunDir, made: RunReport, round_: int | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(render_terminal(made, read_timings(run.path), round_))
+    console.print(render_terminal(made, _timings(run), round_))
     console.print(f"report: {run.path / 'report.html'}", markup=False, soft_wrap=True)

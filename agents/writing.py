@@ -78,7 +78,7 @@ class Writer:
         """New questions that are near no other, as examples whose gold answer is still empty."""
         calls = -(-short // QUESTIONS_PER_CALL)
         shown = [_drawn(order, wave, call) for call in range(calls)]
-        asked = [self._asker.ask(self._write_question(order, seeds, wave)) for seeds in shown]
+        asked = [self._asker.ask(self.write_question(order, seeds, wave)) for seeds in shown]
         replies = await self._asker.together("", "write", asked, calls, lambda r: reply_failures(r, "write"))
         drafts = []
         for number, (reply, seeds) in enumerate(zip(replies, shown, strict=True)):
@@ -87,7 +87,7 @@ class Writer:
                 for f in reply.faults.values()
             )
             for text in reply.rows[ONLY].questions if ONLY in reply.rows else ():
-                draft = _draft(text, seeds[0], order, self._model)
+                draft = draft_example(text, seeds[0], order, self._model)
                 reason = near.reason(draft)
                 if reason:
                     made.dropped.append(_dropped(draft, order, reason))
@@ -95,7 +95,8 @@ class Writer:
                     drafts.append(draft)
         return drafts
 
-    def _write_question(self, order: WriteOrder, seeds: Sequence[Example], wave: int) -> Question:
+    def write_question(self, order: WriteOrder, seeds: Sequence[Example], wave: int) -> Question:
+        """Asks for new questions of an order, from seeds."""
         shown = [
             data_block(f"example{number}", f"{question_text(e)}\n{taught_text(e)}") for number, e in enumerate(seeds, 1)
         ]
@@ -132,7 +133,7 @@ class Writer:
             else:
                 on_skill.append((draft, label))
         asked = [
-            self._asker.ask(self._solve_question(order, draft, sample))
+            self._asker.ask(self.solve_question(order, draft, sample))
             for draft, _ in on_skill
             for sample in range(SOLUTIONS)
         ]
@@ -150,7 +151,8 @@ class Writer:
                 made.examples.append(solved.example)
                 made.labels.append(label.model_copy(update={"example_id": solved.example.id}))
 
-    def _solve_question(self, order: WriteOrder, draft: Example, sample: int) -> Question:
+    def solve_question(self, order: WriteOrder, draft: Example, sample: int) -> Question:
+        """Asks for one solution of a new question."""
         text = self._asker.prompts["solve"].render(
             question=data_block("question", question_text(draft)), form=FORMS[answer_kind(draft)]
         )
@@ -238,7 +240,8 @@ def _sample(order: WriteOrder, wave: int) -> int:
     return (order.seed + wave) % 2**31
 
 
-def _draft(text: str, seed: Example, order: WriteOrder, model: str) -> Example:
+def draft_example(text: str, seed: Example, order: WriteOrder, model: str) -> Example:
+    """A new question as an example, whose gold answer is still empty."""
     grader = seed.grader
     if grader == "reasoning_gym":  # its scorer needs the generator's own entry
         grader = "numeric" if seed.metadata.get("answer_kind") == "number" else "exact"

@@ -54,6 +54,11 @@ class PlanConfig(Section):
         """Rows that an LLM does not plan: they are spread evenly over the skills."""
         return round(self.uniform_floor * self.rows_per_round)
 
+    @property
+    def written_rows(self) -> int:
+        """New rows of a round that are to be written, as far as the skills allow."""
+        return round(self.write_share * self.rows_per_round)
+
     @model_validator(mode="after")
     def _leaves_rows(self) -> "PlanConfig":
         if self.by == "llm" and self.floor_rows == self.rows_per_round:

@@ -231,7 +231,7 @@ def _written(standings: Sequence[Standing], rows: Mapping[str, int], config: Pla
     """How many of each skill's rows are written, so that the total is as near `write_share` as can be."""
     write_only = {s.skill: rows[s.skill] for s in standings if s.levels and not s.in_pool}
     either = {s.skill: rows[s.skill] for s in standings if s.levels and s.in_pool}
-    wanted = round(config.write_share * config.rows_per_round) - sum(write_only.values())
+    wanted = config.written_rows - sum(write_only.values())
     return write_only | apportion(either, min(max(wanted, 0), sum(either.values())))
 
 

@@ -13,6 +13,7 @@ from curriculum.judging import JudgeReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.round_records import GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
+from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherReport
 
 
@@ -174,10 +175,18 @@ class StageTiming(Part):
     tokens: int | None = None
 
 
+class RoleTiming(Part):
+    """How long requests of one of the teacher's roles were under way, several at once counted once."""
+
+    role: Role
+    seconds: float
+
+
 class Timings(Part):
     """What every finished stage took; never part of a report's bytes."""
 
     stages: tuple[StageTiming, ...] = ()
+    roles: tuple[RoleTiming, ...] = ()
 
 
 def read_timings(run: Path) -> Timings:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from curriculum import report_words as words
+from curriculum import teacher_words
 from curriculum.records import Rate
 from curriculum.report import RoundReport, RunReport, Timings
 
@@ -58,6 +59,7 @@ def render_html(report: RunReport, timings: Timings) -> str:
         report=report,
         timings=timings,
         words=words,
+        teacher_words=teacher_words,
         chart=chart(report.rounds),
         curve=curve,
         width=WIDTH,

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curriculum import report_words as words
+from curriculum import teacher_words
 from curriculum.errors import UserError
 from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
 from curriculum.round_records import GateSkill
@@ -36,7 +37,9 @@ def render_markdown(report: RunReport, timings: Timings) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["fenced"] = fenced
-    return environment.get_template("report.md.jinja").render(report=report, timings=timings, words=words)
+    return environment.get_template("report.md.jinja").render(
+        report=report, timings=timings, words=words, teacher_words=teacher_words
+    )
 
 
 def _escape_value(value: Any) -> Markup:
@@ -88,7 +91,9 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
         parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))
     if report.teaching:
         parts.append(_spend_table(report.teaching))
-        parts.append(safe_text(words.teaching_words(report.teaching)))
+        if report.teaching.forecast:
+            parts.append(_forecast_table(report, timings))
+        parts.append(safe_text(teacher_words.teaching_words(report.teaching)))
     if report.judging:
         parts.append(safe_text(words.judging_words(report.judging)))
     parts += [safe_text(f"Round {r.round}: {told}") for r in report.rounds if (told := words.plan_words(r))]
@@ -152,10 +157,20 @@ def _extra_table(sets: Iterable[ExtraReport]) -> Table:
 
 
 def _spend_table(teaching: TeacherReport) -> Table:
-    table = narrow_table("The teacher", ["role", "model", "requests", "prompt", "completion", "cost"])
-    for row in words.spend_by_role(teaching):
-        tokens = [str(row.requests), str(row.prompt_tokens), str(row.completion_tokens)]
-        add_row(table, [row.role, teaching.models.get(row.role, words.NONE), *tokens, words.money_words(row.money)])
+    heads = ["role", "model", "requests", "prompt", "cached", "completion", "reasoning", "cost"]
+    table = narrow_table("The teacher, tokens", heads)
+    for row in teacher_words.spend_by_role(teaching):
+        tokens = (row.requests, row.prompt_tokens, row.cached_tokens, row.completion_tokens, row.reasoning_tokens)
+        model = teaching.models.get(row.role, words.NONE)
+        add_row(table, [row.role, model, *map(str, tokens), teacher_words.money_words(row.money)])
+    return table
+
+
+def _forecast_table(report: RunReport, timings: Timings) -> Table:
+    heads = ["role", "requests", "prompt", "completion", "cost", "minutes"]
+    table = narrow_table("The teacher, actual (forecast)", heads)
+    for row in teacher_words.forecast_rows(report, timings):
+        add_row(table, row)
     return table
 
 

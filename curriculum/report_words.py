@@ -14,8 +14,6 @@ from curriculum.loss_curve import SMOOTHED_STEPS
 from curriculum.records import Change, Rate
 from curriculum.report import FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
 from curriculum.round_records import SkillPlan, SkillProfile, VerdictCounts
-from curriculum.teacher_config import ROLES
-from curriculum.teacher_records import SpendRow, TeacherReport
 
 NONE = "–"
 
@@ -281,38 +279,3 @@ def judging_words(judging: JudgeReport) -> str:
             + (f"; on {a.no_verdict} more one of the two has no verdict." if a.no_verdict else ".")
         )
     return " ".join(sentences)
-
-
-def teaching_words(teaching: TeacherReport) -> str:
-    """What the teacher cost, in one sentence, and what it failed at in another."""
-    t = teaching.total
-    sentence = (
-        f"The teacher was sent {t.requests} requests and answered {t.replies}: {t.prompt_tokens} prompt tokens "
-        f"({t.cached_tokens} cached), {t.completion_tokens} completion tokens ({t.reasoning_tokens} reasoning), "
-        f"cost {money_words(t.money)}."
-    )
-    if t.errors or t.orphans:
-        sentence += (
-            f" {t.errors} requests failed and {t.orphans} ended unseen; {t.charged_tokens} tokens count against the "
-            "budget, upper bounds where usage is unknown."
-        )
-    mended = ", ".join(f"{f.replies} {f.kind} ({f.role})" for f in teaching.faults)
-    failed = ", ".join(f"{f.items} {f.kind} ({f.role})" for f in teaching.failed)
-    sentence += f" Faulty replies, mended ones included: {mended}." if mended else ""
-    return sentence + (f" Items without a usable reply: {failed}." if failed else "")
-
-
-def money_words(money: float) -> str:
-    """Money in the currency of the config's prices; a dash where nothing was priced."""
-    return f"{money:.4f}" if money else NONE
-
-
-def spend_by_role(teaching: TeacherReport) -> list[SpendRow]:
-    """The spend of each role over all rounds and skills."""
-    roles = sorted({row.role for row in teaching.spend}, key=ROLES.index)
-    return [
-        TeacherReport(
-            models={}, spend=tuple(r for r in teaching.spend if r.role == role), faults=(), failed=()
-        ).total.model_copy(update={"role": role})
-        for role in roles
-    ]

@@ -1,6 +1,6 @@
 """The records of an LLM teacher: what was asked and answered, what failed, what it cost."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,7 @@ class CallEvent(Record):
     money_nano: int = Field(default=0, ge=0, description="the same in 1e-9 of the currency")
     reason: str = ""
     reply: Reply | None = None
+    at: float | None = Field(default=None, description="Unix time in seconds when the line was written")
 
 
 class TeacherFailure(Record):
@@ -90,10 +91,54 @@ class FailedCount(Part):
     items: int
 
 
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class Forecast(Part):
+    """What a teacher will be asked and cost, each as (least, most)."""
+
+    requests: tuple[Count, Count] = Field(description="without those that fail and are sent again")
+    prompt_tokens: tuple[Count, Count]
+    completion_tokens: tuple[Count, Count] = Field(description="reasoning tokens among them")
+    money: tuple[Amount, Amount] | None = Field(description="in the currency of prices; none where no prices are given")
+    minutes: tuple[Amount, Amount]
+
+
+class RoleForecast(Forecast):
+    """The share of one role."""
+
+    role: Role
+    model: str
+
+
+class TeacherForecast(Record):
+    """What a run will ask of its teacher, made before its first request."""
+
+    rounds: int
+    roles: tuple[RoleForecast, ...]
+    basis: tuple[str, ...] = Field(description="what least and most stand for, and where the figures are from")
+
+    @property
+    def total(self) -> Forecast:
+        """All roles together, asked one after another; no money unless every role has prices."""
+
+        def add(name: str) -> tuple[Any, Any]:
+            ranges = [getattr(role, name) for role in self.roles]
+            return sum(low for low, _ in ranges), sum(high for _, high in ranges)
+
+        priced = all(role.money is not None for role in self.roles)
+        return Forecast(
+            **{name: add(name) for name in Forecast.model_fields if name != "money"},
+            money=add("money") if priced else None,
+        )
+
+
 class TeacherReport(Part):
     """What an LLM teacher cost and where it failed."""
 
     models: dict[str, str] = Field(description="role → model")
+    forecast: TeacherForecast | None = Field(default=None, description="none for runs that began without one")
     spend: tuple[SpendRow, ...]
     faults: tuple[FaultCount, ...] = Field(description="faulty replies, mended ones included")
     failed: tuple[FailedCount, ...] = Field(description="items without a usable reply, after repair")

@@ -41,6 +41,8 @@ class FakeChatServer(ThreadingHTTPServer):
     def __init__(self, faults: tuple[str, ...] = (), share: float = 1.0, delay: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults, self.share, self.delay = faults, share, delay
+        self.bytes_per_token: int | None = None
+        """How its usage is counted; else it is the same for every reply."""
         self.script: Callable[[str], str | None] = lambda prompt: None
         """Answers a prompt in place of the fake's own words."""
         self.seen: list[Seen] = []
@@ -113,7 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self.connection.close()
         content, finish, refusal = broken(fault, text)
-        usage = {"prompt_tokens": 50, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 10}}
+        usage: dict[str, Any] = {"prompt_tokens": 50, "completion_tokens": 20}
+        if size := self.server.bytes_per_token:
+            prompt = sum(len(turn["content"].encode()) for turn in request["messages"])
+            usage = {"prompt_tokens": prompt // size, "completion_tokens": len(text.encode()) // size}
+        usage |= {"prompt_tokens_details": {"cached_tokens": 10}}
         usage |= {"completion_tokens_details": {"reasoning_tokens": 5}}
         message = {"role": "assistant", "content": content, "refusal": refusal}
         reply = {"id": "x", "object": "chat.completion", "model": request["model"], "system_fingerprint": "fake"}

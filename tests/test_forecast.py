@@ -25,7 +25,10 @@ def test_a_role_on_this_machine_and_labels_of_the_data_are_left_out() -> None:
     here = 'teacher.roles.diagnose={base_url: "http://127.0.0.1:8000/v1", model: local}'
     own = ["teacher.labels=data", "teacher.catalogue.source=data"]
     said = leaving(load_config(CONFIGS / "llm-teacher.yaml", [here, *own]))
-    assert [line.rpartition(" (")[2] for line in said] == ["write)", "solve)"]
+    assert [line.rpartition(" (")[2] for line in said] == ["label)", "write)", "solve)"]
+    assert said[0].startswith("new questions, to ")
+    unwritten = [here, *own, "plan.write_share=0"]
+    assert leaving(load_config(CONFIGS / "llm-teacher.yaml", unwritten)) == ["nothing"]
 
 
 def test_a_server_elsewhere_is_sent_the_students_questions() -> None:

@@ -11,6 +11,13 @@ import pytest
 from chat_server import FAULTS, FakeChatServer
 from command import Finished, canonical_files, tutelage, write_config
 
+from agents.recorded_usage import role_timings
+from agents.teacher_cost import config_forecast
+from curriculum.config import load_config
+from curriculum.report import RunReport, Timings
+from curriculum.teacher_records import TeacherForecast
+from curriculum.teacher_words import forecast_rows, spend_by_role
+
 pytestmark = pytest.mark.real
 KEY = "k-3f9a1c77e2-secret"
 TEACHER = """\
@@ -89,6 +96,47 @@ def test_the_report_says_what_the_teacher_cost(good: tuple[Path, list[Any], Fini
     assert {r["role"] for r in teaching["spend"]} == {"skills", "label", "diagnose", "write", "solve"}
     assert {r["round"] for r in teaching["spend"] if r["role"] == "write"} == {1, 2}
     assert "fake-teacher" in (run / "report.md").read_text()
+
+
+def test_what_was_used_lies_in_what_was_forecast_and_records_narrow_it(tmp_path: Path) -> None:
+    with FakeChatServer() as server:
+        server.bytes_per_token = 4
+        config = config_of(tmp_path, server)
+        done = started(config)
+        assert done.code == 0, done.err
+        sent = len(server.seen)
+        printed = tutelage("forecast", config)
+        assert printed.code == 0 and len(server.seen) == sent, "a forecast asks nobody"
+    assert "label, diagnose, write, solve: by" not in printed.out and "replies of fake-teacher in run" in printed.out
+    made = RunReport.model_validate(json.loads((tmp_path / "run" / "report.json").read_text()))
+    assert made.teaching is not None and made.teaching.forecast is not None
+    before, actual = made.teaching.forecast, {row.role: row for row in spend_by_role(made.teaching)}
+    after = config_forecast(load_config(config))
+    assert isinstance(after, TeacherForecast)
+    for forecast in (before, after):
+        assert [r.role for r in forecast.roles] == ["skills", "label", "diagnose", "write", "solve"]
+        for role in forecast.roles:
+            spent = actual[role.role]
+            assert role.money is not None
+            for (low, high), used in (
+                (role.requests, spent.requests),
+                (role.prompt_tokens, spent.prompt_tokens),
+                (role.completion_tokens, spent.completion_tokens),
+                (role.money, spent.money),
+            ):
+                assert low <= used <= high, (role, spent)
+    wide, narrow = before.total, after.total
+    assert narrow.requests == wide.requests, "how often it asks is no matter of the model"
+    for name in ("prompt_tokens", "completion_tokens", "money"):
+        (low, high), (low2, high2) = getattr(wide, name), getattr(narrow, name)
+        assert high2 / low2 < high / low
+    words = {row.role: row for row in forecast_rows(made, Timings(roles=role_timings(tmp_path / "run")))}
+    assert words["all"].requests.startswith(f"{sent} (") and "above" not in str(words)
+    assert not any("below" in cell for row in words.values() for cell in row[:-1]), "minutes: no model is this fast"
+    assert {role for role, row in words.items() if row.minutes.startswith("–")} == set()
+    for view in ("report.html", "report.md"):
+        assert words["solve"].requests in (tmp_path / "run" / view).read_text()
+    assert words["solve"].requests in done.out
 
 
 def test_no_gold_of_a_held_out_split_reaches_the_teacher(good: tuple[Path, list[Any], Finished]) -> None:
@@ -176,6 +224,7 @@ def test_a_budget_stops_the_run_and_raising_it_lets_it_go_on(tmp_path: Path) -> 
     with FakeChatServer() as server:
         done = started(config_of(tmp_path, server, "budget: {requests: 20}"))
         assert (done.code, done.last["status"], len(server.seen)) == (3, "over_budget", 20), done.err
+        assert "warning: teacher.budget.requests is 20, and the least that is forecast is" in done.err
         assert "teacher.budget.requests is 20" in done.err and "tutelage resume" in done.err
         done = tutelage("resume", tmp_path / "run", "--json")
         assert (done.code, len(server.seen)) == (3, 20), done.err
