@@ -120,8 +120,8 @@ def _origin(endpoint: Endpoint, usage: Usage | None) -> str:
     assumed = f"{REQUEST_SECONDS[0]:g} to {REQUEST_SECONDS[1]:g} s a request assumed"
     if usage is None:
         return (
-            f"no run recorded {endpoint.model} asked so, thus {BYTES_PER_TOKEN[1]} to {BYTES_PER_TOKEN[0]} bytes a token, "
-            f"replies from {LEAST_ROW_TOKENS} tokens a row to their limit of {endpoint.max_tokens}, {assumed}"
+            f"no run recorded {endpoint.model} asked so, thus {BYTES_PER_TOKEN[1]} to {BYTES_PER_TOKEN[0]} bytes a "
+            f"token, replies from {LEAST_ROW_TOKENS} tokens a row to their limit of {endpoint.max_tokens}, {assumed}"
         )
     low, high = usage.tokens_per_byte
     seconds = assumed if usage.seconds is None else f"{usage.seconds[0]:.2g} to {usage.seconds[1]:.2g} s a request"

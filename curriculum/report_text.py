@@ -89,6 +89,14 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
     elif report.rounds:
         last = report.rounds[-1]
         parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))
+    parts += _teaching_parts(report, timings)
+    if timings.stages:
+        parts.append(safe_text(f"Time in all stages: {words.duration(sum(t.seconds for t in timings.stages))}", "dim"))
+    return Group(*parts)
+
+
+def _teaching_parts(report: RunReport, timings: Timings) -> list[RenderableType]:
+    parts: list[RenderableType] = []
     if report.teaching:
         parts.append(_spend_table(report.teaching))
         if report.teaching.forecast:
@@ -96,10 +104,7 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
         parts.append(safe_text(teacher_words.teaching_words(report.teaching)))
     if report.judging:
         parts.append(safe_text(words.judging_words(report.judging)))
-    parts += [safe_text(f"Round {r.round}: {told}") for r in report.rounds if (told := words.plan_words(r))]
-    if timings.stages:
-        parts.append(safe_text(f"Time in all stages: {words.duration(sum(t.seconds for t in timings.stages))}", "dim"))
-    return Group(*parts)
+    return parts + [safe_text(f"Round {r.round}: {told}") for r in report.rounds if (told := words.plan_words(r))]
 
 
 def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> RenderableType:
