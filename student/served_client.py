@@ -15,6 +15,7 @@ from openai import OpenAI
 
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
+from student.address import base_url, connection, open_client
 from student.signals import TOP, top_entropy
 
 RETRIES = 4
@@ -43,8 +44,8 @@ class Client:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._clients = [
             OpenAI(
-                base_url=f"{url}/v1", api_key=key, max_retries=RETRIES, timeout=seconds,
-                http_client=openai.DefaultHttpxClient(limits=limits, trust_env=False),
+                base_url=f"{base_url(url)}/v1", api_key=key, max_retries=RETRIES, timeout=seconds,
+                http_client=openai.DefaultHttpxClient(**connection(url, limits)),
             )
             for url in urls
         ]  # fmt: skip
@@ -148,8 +149,8 @@ class Client:
 
     def _request(self, url: str, path: str, body: Mapping[str, Any]) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self._key}"}
-        with httpx2.Client(timeout=300, trust_env=False) as client:
-            return client.post(f"{url}{path}", json=dict(body), headers=headers)
+        with open_client(url, seconds=300) as client:
+            return client.post(path, json=dict(body), headers=headers)
 
 
 def _fixed(stops: Sequence[int]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A stand-in for the vLLM server, to see how its process is treated and what it is asked: it answers with fixed tokens.
 
-`fake_vllm.py MODE serve … --port N`: `ok`; `dies` (says why, and ends); `parent` (starts a process of its own, too);
-`breaks` (each completion fails); `ends` (the second completion ends it).
+`fake_vllm.py MODE serve … --port N` or `--uds PATH`: `ok`; `dies` (says why, or what
+follows a colon, and ends); `parent` (starts a process of
+its own, too); `breaks` (each completion fails); `ends` (the second completion ends it).
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import ThreadingUnixStreamServer
 
 ANSWER = [5, 6, 2]
 
@@ -25,11 +27,13 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, {})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        Handler.completions += 1
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or "{}")
+        Handler.completions += "prompt" in body
         say({"path": self.path, "key": self.headers["Authorization"], "body": body})
         if MODE == "breaks":
             self.reply(400, {"error": {"message": "this request is broken"}})
+        elif "prompt" not in body:
+            self.reply(200, {})
         elif MODE == "ends" and Handler.completions > 1:
             os._exit(1)
         else:
@@ -53,10 +57,13 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     MODE = sys.argv[1]
-    if MODE == "dies":
-        sys.exit(f"torch.OutOfMemoryError: out of memory; my key is {os.environ['VLLM_API_KEY']}")
+    if MODE.startswith("dies"):
+        said = MODE.partition(":")[2] or "torch.OutOfMemoryError: out of memory"
+        sys.exit(f"INFO non-default args: {{'max_model_len': 512}}\n{said}; my key is {os.environ['VLLM_API_KEY']}")
     if MODE == "parent":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    say({"argv": sys.argv, "key": os.environ["VLLM_API_KEY"], "dev": os.environ["VLLM_SERVER_DEV_MODE"]})
+    if "--uds" in sys.argv:
+        ThreadingUnixStreamServer(sys.argv[sys.argv.index("--uds") + 1], Handler).serve_forever()
     port = int(sys.argv[sys.argv.index("--port") + 1])
-    say({"argv": sys.argv, "key": os.environ["VLLM_API_KEY"]})
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
