@@ -27,8 +27,10 @@ class VllmConfig(Section):
         json_schema_extra=OPERATIONAL,
     )
     concurrency: int = Field(
-        default=64, gt=0, le=4096, description="answers asked for at once", json_schema_extra=OPERATIONAL
-    )
+        default=64, gt=0, le=4096, json_schema_extra=OPERATIONAL,
+        description="answers that a server computes at once; twice as many are asked for, so that none of its places "
+        "is empty",
+    )  # fmt: skip
     start_seconds: int = Field(
         default=900, gt=0, description="wait at most so long for a server", json_schema_extra=OPERATIONAL
     )

@@ -27,6 +27,8 @@ from student.served_client import Client, Completion
 from student.subprocess_job import Event, sample_ids, serve
 from student.vllm_server import is_healthy
 
+ASKED = 2
+"""Requests under way for each answer that is computed at once: where an answer ends, the next one waits already."""
 MOST_FAILED_SHARE = 0.1
 FEWEST_FAILED = 5
 """So many requests may fail whatever their share."""
@@ -152,11 +154,12 @@ def ask(job: Event) -> Iterator[Event]:
         )
         running[future] = answers, len(ids)
 
-    pool = ThreadPoolExecutor(max_workers=job["concurrency"])
+    at_once = ASKED * job["concurrency"]
+    pool = ThreadPoolExecutor(max_workers=at_once)
     try:
         waiting = iter(missing)
         while True:
-            for prompt in islice(waiting, job["concurrency"] - len(running)):
+            for prompt in islice(waiting, at_once - len(running)):
                 submit(prompt)
             if not running:
                 return

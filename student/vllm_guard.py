@@ -38,7 +38,8 @@ def guard(parent: int, command: list[str]) -> NoReturn:
     if status is None:
         say("the server did not stop in time" if stop_by else "the process that started the server is gone")
     else:
-        say(f"the server was killed by {signal.Signals(-status).name}" if status < 0 else f"it ended: status {status}")
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        say(f"the server ended: {how}")
     os.killpg(0, signal.SIGKILL)
     raise AssertionError("unreachable: SIGKILL reaches this process, too")
 

@@ -125,9 +125,9 @@ class VllmStudent:
             self._forget()
             if server is not None:
                 dead = not server.is_alive() or not is_healthy(server.url)
+                said = server.fault(str(error)) if dead else error
                 server.stop()
-                if dead:
-                    raise server.fault(str(error)) from None
+                raise said from None
             raise
 
     def serving(self) -> Serving | None:

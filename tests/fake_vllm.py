@@ -1,14 +1,15 @@
 """A stand-in for the vLLM server, to see how its process is treated and what it is asked: it answers with fixed tokens.
 
-`fake_vllm.py MODE serve … --port N` or `--uds PATH`: `ok`; `dies` (says why, or what
-follows a colon, and ends); `parent` (starts a process of
-its own, too); `breaks` (each completion fails); `ends` (the second completion ends it).
+`fake_vllm.py MODE serve … --port N` or `--uds PATH`: `ok`; `dies:TEXT` (says so, and ends); `parent` (starts a process
+of its own, too); `breaks` (each completion fails); `ends` (the second completion ends it); `together:N` (answers when N
+requests are under way).
 """
 
 import json
 import os
 import subprocess
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import ThreadingUnixStreamServer
 
@@ -37,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
         elif MODE == "ends" and Handler.completions > 1:
             os._exit(1)
         else:
+            if MODE.startswith("together"):
+                TOGETHER.wait(60)
             choice = {
                 "index": 0, "text": "", "finish_reason": "stop", "logprobs": None,
                 "token_ids": ANSWER, "prompt_token_ids": body["prompt"],
@@ -57,6 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     MODE = sys.argv[1]
+    TOGETHER = threading.Barrier(int(MODE.partition(":")[2]) if MODE.startswith("together") else 1)
     if MODE.startswith("dies"):
         said = MODE.partition(":")[2] or "torch.OutOfMemoryError: out of memory"
         sys.exit(f"INFO non-default args: {{'max_model_len': 512}}\n{said}; my key is {os.environ['VLLM_API_KEY']}")
