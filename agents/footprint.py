@@ -14,6 +14,7 @@ from agents.session import chosen_engine
 from curriculum.config import Config
 from curriculum.data_config import FileSource
 from curriculum.forecast_config import ModelSizes
+from student.address import socket_url
 from student.base_model import SMOLLM2, find_base
 from student.data_parallel import command
 from student.memory_estimate import (
@@ -25,7 +26,7 @@ from student.memory_estimate import (
     serving_memory,
     training_memory,
 )
-from student.vllm_server import Model, loaded_rank, options
+from student.vllm_server import Model, loaded_rank, options, sleeps
 from student.vllm_student import BASE_MODEL
 
 PROMPT_TOKENS = 128
@@ -132,10 +133,12 @@ def commands(config: Config) -> list[tuple[str, str]]:
     if student.engine != "fake":
         if student.base == SMOLLM2 and find_base(SMOLLM2) is None:
             found.append(("convert the base, once", ["python", "-P", "-m", "student.convert_worker", "PID"]))
-        if chosen_engine(config).student.engine == "vllm" and not student.vllm.urls:
+        vllm, several = chosen_engine(config).student.engine == "vllm", config.training.processes > 1
+        if vllm and not student.vllm.urls:
             found.append(("serve", _server(config)))
-        several = config.training.processes > 1
-        what = "answer" if several else "answer and train"
+        if vllm:
+            found.append(("ask the server", ["python", "-P", "-m", "student.served_worker", "PID"]))
+        what = " and ".join(w for w, here in (("answer", not vllm), ("train", not several)) if here) or "encode"
         found.append((what, ["python", "-P", "-m", "student.worker", "PID"]))
         if several:
             found.append(("train", command(config.training.processes, Path("RUN/ROUND/train/.draft.ranks"), "python")))
@@ -151,9 +154,9 @@ def _server(config: Config) -> list[str]:
     student = config.student
     folder = find_base(student.base) or Path(student.base)
     rank = loaded_rank(student.vllm, config.training.rank, gpu)
-    model = Model(folder, BASE_MODEL, student.dtype, student.vllm.max_length, gpu, rank)
-    words = options(model, student.vllm, port=0)
-    words[words.index("--port") + 1] = "PORT"
+    asleep = sleeps(student.vllm, rank, gpu)
+    model = Model(folder, BASE_MODEL, student.dtype, student.vllm.max_length, gpu, rank, asleep)
+    words = options(model, student.vllm, socket_url(Path("SOCKET")) if asleep else "http://127.0.0.1:PORT")
     guard = ["python", "-P", "-m", "student.vllm_guard", "PID"]
     return [*guard, "python", "-P", "-m", "student.vllm_main", "serve", *words]
 

@@ -120,7 +120,7 @@ def served(name: str, model: Model, sampling: Sampling, threads: int, folder: st
     finally:
         vllm_server.environment = environment
     stack.callback(server.stop)
-    worker = Worker("student.worker", threads)
+    worker = Worker("student.served_worker", threads)
     stack.callback(worker.close)
     job = {
         "do": "ask", "base": str(model.folder), "dtype": model.dtype, "threads": threads, "urls": [server.url],

@@ -27,8 +27,10 @@ class VllmConfig(Section):
         json_schema_extra=OPERATIONAL,
     )
     concurrency: int = Field(
-        default=64, gt=0, le=4096, description="answers asked for at once", json_schema_extra=OPERATIONAL
-    )
+        default=64, gt=0, le=4096, json_schema_extra=OPERATIONAL,
+        description="answers that a server computes at once; twice as many are asked for, so that none of its places "
+        "is empty",
+    )  # fmt: skip
     start_seconds: int = Field(
         default=900, gt=0, description="wait at most so long for a server", json_schema_extra=OPERATIONAL
     )
@@ -45,6 +47,12 @@ class VllmConfig(Section):
         default=0.9, gt=0, le=1, description="share of a GPU's memory that the server may take",
         json_schema_extra=OPERATIONAL,
     )  # fmt: skip
+    sleep: bool = Field(
+        default=False,
+        description="on a GPU a server of ours sleeps while the student trains, instead of ending: it is there again "
+        "in seconds, but its weights wait in the machine's memory, and a little of the GPU's stays taken",
+        json_schema_extra=OPERATIONAL,
+    )
     tensor_parallel: int = Field(default=1, gt=0, description="GPUs a model is spread over")
     data_parallel: int = Field(default=1, gt=0, description="copies of the model, each on GPUs of its own")
 
@@ -53,6 +61,12 @@ class VllmConfig(Section):
         # Here and not in the field's own check, whose message would repeat what may hold a secret.
         for url in self.urls:
             check_url(url, "student.vllm.urls", path=False)
+        return self
+
+    @model_validator(mode="after")
+    def _own_server_sleeps(self) -> "VllmConfig":
+        if self.sleep and self.urls:
+            raise ValueError("student.vllm.sleep is for a server of ours: leave it out, or student.vllm.urls")
         return self
 
 

@@ -15,6 +15,7 @@ from openai import OpenAI
 
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
+from student.address import base_url, connection, open_client
 from student.signals import TOP, top_entropy
 
 RETRIES = 4
@@ -43,8 +44,8 @@ class Client:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._clients = [
             OpenAI(
-                base_url=f"{url}/v1", api_key=key, max_retries=RETRIES, timeout=seconds,
-                http_client=openai.DefaultHttpxClient(limits=limits, trust_env=False),
+                base_url=f"{base_url(url)}/v1", api_key=key, max_retries=RETRIES, timeout=seconds,
+                http_client=openai.DefaultHttpxClient(**connection(url, limits)),
             )
             for url in urls
         ]  # fmt: skip
@@ -77,7 +78,7 @@ class Client:
         """
         reply = self._next().completions.create(
             model=self.model,
-            prompt=list(prompt),
+            prompt="",
             max_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -89,7 +90,7 @@ class Client:
             echo=False,
             stop=[],
             stream=False,
-            extra_body=_fixed(stops),
+            extra_body=_own_fields(prompt, stops),
         )
         for choice in reply.choices:
             if getattr(choice, "prompt_token_ids", None) not in (None, list(prompt)):
@@ -98,9 +99,9 @@ class Client:
 
     def prompt_log_probabilities(self, prompt: Sequence[int]) -> list[float]:
         """Log-probability in nats of each token of a prompt but the first, computed without the prefix cache."""
-        body = _fixed(()) | {"prompt_logprobs": 0}
+        body = _own_fields(prompt, ()) | {"prompt_logprobs": 0}
         reply = self._next().completions.create(
-            model=self.model, prompt=list(prompt), max_tokens=1, temperature=0.0, top_p=1.0, n=1, extra_body=body
+            model=self.model, prompt="", max_tokens=1, temperature=0.0, top_p=1.0, n=1, extra_body=body
         )
         steps: Any = reply.choices[0].prompt_logprobs  # type: ignore[attr-defined]
         return [float(step[str(token)]["logprob"]) for step, token in zip(steps[1:], prompt[1:], strict=True)]
@@ -148,13 +149,17 @@ class Client:
 
     def _request(self, url: str, path: str, body: Mapping[str, Any]) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self._key}"}
-        with httpx2.Client(timeout=300, trust_env=False) as client:
-            return client.post(f"{url}{path}", json=dict(body), headers=headers)
+        with open_client(url, seconds=300) as client:
+            return client.post(path, json=dict(body), headers=headers)
 
 
-def _fixed(stops: Sequence[int]) -> dict[str, Any]:
-    """The fields of vLLM's own, at the values that change nothing."""
+def _own_fields(prompt: Sequence[int], stops: Sequence[int]) -> dict[str, Any]:
+    """The fields of vLLM's own, at the values that change nothing; and the prompt.
+
+    What is given so is sent as it is: `openai` looks at each token of its own field `prompt`, milliseconds a request.
+    """
     return {
+        "prompt": list(prompt),
         "top_k": -1,
         "min_p": 0.0,
         "repetition_penalty": 1.0,

@@ -1,6 +1,6 @@
-"""What the student's worker does when a server answers: encode, merge, check which weights are served, ask.
+"""The worker process of a student that a server answers for: merge, check which weights are served, ask.
 
-Takes jobs and sends events, as `engine_worker` does; the server is there already. An answer is sent as it ends, in
+Takes jobs and sends events, as `student.worker` does; the server is there already. An answer is sent as it ends, in
 whatever order they end.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from openai import APIConnectionError, APIStatusError, AuthenticationError, InternalServerError, OpenAIError
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: F401
 
 from curriculum.errors import StudentError, UserError
 from curriculum.records import Message, Sampling
@@ -23,9 +24,11 @@ from student.canary import CANDIDATES, choose_prompts, judge
 from student.chat_format import encode_prompt, stop_ids
 from student.loading import load_base, native_dtype
 from student.served_client import Client, Completion
-from student.subprocess_job import Event, sample_ids
+from student.subprocess_job import Event, sample_ids, serve
 from student.vllm_server import is_healthy
 
+ASKED = 2
+"""Requests under way for each answer that is computed at once: where an answer ends, the next one waits already."""
 MOST_FAILED_SHARE = 0.1
 FEWEST_FAILED = 5
 """So many requests may fail whatever their share."""
@@ -46,8 +49,6 @@ def merge(job: Event) -> Iterator[Event]:
 
     It is merged in float32, for bf16 would round most of a small adapter away.
     """
-    from peft import PeftModel
-
     base, folder = Path(job["base"]), Path(job["folder"])
     model, _ = load_base(base, "float32", job["threads"])
     peft_model: Any = PeftModel.from_pretrained(model, job["adapter"], local_files_only=True)
@@ -97,8 +98,6 @@ def check_served(job: Event) -> Iterator[Event]:
 
 
 def _canary(job: Event, client: Client, prompts: list[tuple[int, ...]]) -> Event:
-    from peft import PeftModel
-
     base, _ = load_base(Path(job["base"]), job["dtype"], job["threads"])
     model: Any = PeftModel.from_pretrained(base, job["adapter"], local_files_only=True)
     model.train(False)
@@ -155,11 +154,12 @@ def ask(job: Event) -> Iterator[Event]:
         )
         running[future] = answers, len(ids)
 
-    pool = ThreadPoolExecutor(max_workers=job["concurrency"])
+    at_once = ASKED * job["concurrency"]
+    pool = ThreadPoolExecutor(max_workers=at_once)
     try:
         waiting = iter(missing)
         while True:
-            for prompt in islice(waiting, job["concurrency"] - len(running)):
+            for prompt in islice(waiting, at_once - len(running)):
                 submit(prompt)
             if not running:
                 return
@@ -228,3 +228,12 @@ def stop_tokens(base: Path, tokenizer: Any) -> list[int]:
 
 def _client(job: Event) -> Client:
     return Client(job["urls"], job["key"], job["model"])
+
+
+def work(job: Event) -> Iterator[Event]:
+    """Does a job: `do` says which."""
+    return {f.__name__: f for f in (ask, check_served, describe, load_adapter, merge)}[job["do"]](job)
+
+
+if __name__ == "__main__":
+    serve(work)

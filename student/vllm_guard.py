@@ -14,6 +14,9 @@ from typing import NoReturn
 
 DRAIN_SECONDS = 20.0
 POLL_SECONDS = 0.2
+SAYS = "vllm_guard: "
+"""What every sentence of a guard begins with. One that says nothing was killed itself."""
+TOLD = "told to stop"
 
 
 def guard(parent: int, command: list[str]) -> NoReturn:
@@ -23,6 +26,7 @@ def guard(parent: int, command: list[str]) -> NoReturn:
     def stop(number: int, frame: object) -> None:
         if not stop_by:
             stop_by.append(time.monotonic() + DRAIN_SECONDS)
+            say(TOLD)
             server.terminate()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -31,12 +35,18 @@ def guard(parent: int, command: list[str]) -> NoReturn:
     while server.poll() is None and os.getppid() == parent and not (stop_by and time.monotonic() > stop_by[0]):
         time.sleep(POLL_SECONDS)
     status = server.poll()
-    if status is not None and not stop_by:
+    if status is None:
+        say("the server did not stop in time" if stop_by else "the process that started the server is gone")
+    else:
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        sys.stderr.write(f"\nthe server ended by itself: {how}\n")
-        sys.stderr.flush()
+        say(f"the server ended: {how}")
     os.killpg(0, signal.SIGKILL)
     raise AssertionError("unreachable: SIGKILL reaches this process, too")
+
+
+def say(sentence: str) -> None:
+    """Writes into the server's log, from a signal handler, too."""
+    os.write(2, f"\n{SAYS}{sentence}\n".encode())
 
 
 if __name__ == "__main__":

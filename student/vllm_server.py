@@ -7,13 +7,13 @@ process (`student.vllm_guard`) ends it when this process is gone. What goes wron
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from curriculum.errors import StudentError
 from curriculum.student_config import VllmConfig
+from student.address import open_client, socket_path, socket_url
 from student.subprocess_job import worker_environment
-from student.vllm_guard import DRAIN_SECONDS
+from student.vllm_guard import DRAIN_SECONDS, SAYS, TOLD
 
 LOG_END_CHARACTERS = 3000
 SAY_EVERY_SECONDS = 15.0
@@ -32,13 +33,14 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 PORT_TAKEN = ("Address already in use",)
 FAULTS = (
     (PORT_TAKEN, "another process took the port: go on with `tutelage resume`"),
+    ((SAYS + TOLD,), "another program told it to stop: go on with `tutelage resume`"),
     (
         ("max_model_len", "max seq len", "larger than the available KV cache"),
         "lower student.vllm.max_length, or raise student.vllm.kv_cache_gib (CPU) or student.vllm.gpu_memory (GPU)",
     ),
     (
         ("out of memory", "OutOfMemory", "Cannot allocate memory", "can't allocate memory", "Available memory on node",
-         "No available memory", "Free memory on device", "killed by SIGKILL"),
+         "No available memory", "Free memory on device", "killed by SIGKILL", "died unexpectedly"),
         "memory is short: lower student.vllm.kv_cache_gib (CPU), student.vllm.gpu_memory (GPU) or "
         "student.vllm.concurrency, or end other programs",
     ),
@@ -48,7 +50,7 @@ FAULTS = (
 
 
 NOISE = re.compile(r"nanobind|^ - (leaked|\.\.\.)|Route: |\bINFO\b")
-"""Lines of a log that say nothing of what went wrong."""
+"""Lines of a log that say nothing of what went wrong, but name options that a fault may be about."""
 
 
 class Model(NamedTuple):
@@ -63,6 +65,9 @@ class Model(NamedTuple):
     gpu: bool
     max_lora_rank: int | None
     """Of the adapters it will load while it runs; none for a server that loads none."""
+    sleeps: bool = False
+    """Whether it can give its GPU's memory back for a while. It then listens on a socket that only this user may open,
+    for whoever reaches the addresses that put a server to sleep needs no key for them."""
 
 
 class Server:
@@ -71,6 +76,9 @@ class Server:
     def __init__(self, process: "subprocess.Popen[bytes]", url: str, key: str, log: Path, start: int) -> None:
         self.url = url
         self.key = key
+        self.can_sleep = socket_path(url) is not None
+        self.slept = False
+        """Whether it ever did: what it answers with is then doubtful."""
         self._process = process
         self._log = log
         self._start = start
@@ -83,21 +91,40 @@ class Server:
         """An error that says what happened, what to do, and how the log ends."""
         with self._log.open("rb") as file:
             file.seek(self._start)
-            text = file.read().decode(errors="replace")
+            lines = file.read().decode(errors="replace").replace(self.key, "…").splitlines()
+        text = "\n".join(line for line in lines if not NOISE.search(line))
         hint = next((f": {hint}" for signs, hint in FAULTS if any(sign in text for sign in signs)), "")
-        text = text.replace(self.key, "…")
+        if not self.is_alive() and SAYS not in text:
+            hint = ": it was killed with all its processes, most often because memory ran out"
         raised = re.findall(r"(?<![\w.])[\w.]*(?:Error|Exception): .+", text)
         # The first is the cause; later ones say that its process is gone.
         cause = f"; the first error: {raised[0][:500]}" if raised else ""
-        lines = [line for line in text.splitlines() if not NOISE.search(line)]
-        end = "\n".join(lines)[-LOG_END_CHARACTERS:].strip()
-        return StudentError(f"{what}{hint}{cause}. The end of {self._log}:\n{end or '(empty)'}")
+        end = text[-LOG_END_CHARACTERS:].strip() or "(empty)"
+        return StudentError(f"{what}{hint}{cause}. The end of {self._log}:\n{end}")
 
     def port_taken(self) -> bool:
         """Whether it ended because another process had its port."""
         with self._log.open("rb") as file:
             file.seek(self._start)
             return any(sign.encode() in file.read() for sign in PORT_TAKEN)
+
+    def sleep(self) -> None:
+        """Has it give back its GPU's memory: weights wait in the machine's own, keys and values are dropped."""
+        self.slept = True
+        self._tell("/sleep?level=1&mode=wait")
+
+    def wake(self) -> None:
+        """Has it take its memory again; a server that is awake stays so."""
+        self._tell("/wake_up")
+
+    def _tell(self, path: str) -> None:
+        import httpx2
+
+        try:
+            with open_client(self.url, seconds=300) as client:
+                client.post(path, headers={"Authorization": f"Bearer {self.key}"}).raise_for_status()
+        except httpx2.HTTPError as error:
+            raise self.fault(f"expected the vLLM server to do {path}, got {type(error).__name__}: {error}") from None
 
     def stop(self) -> None:
         """Lets it finish, then ends every process of its group."""
@@ -109,6 +136,8 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        if (file := socket_path(self.url)) is not None:
+            shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def start_server(
@@ -151,16 +180,25 @@ def loaded_rank(config: VllmConfig, rank: int, gpu: bool) -> int | None:
     return min(r for r in RANKS if r >= rank) if runtime else None
 
 
-def options(model: Model, config: VllmConfig, port: int) -> list[str]:
-    """The options of `vllm serve`; nothing secret is in them.
+def sleeps(config: VllmConfig, rank: int | None, gpu: bool) -> bool:
+    """Whether a server sleeps while the student trains; one that adapters are merged for ends then anyway."""
+    return config.sleep and gpu and rank is not None
+
+
+def options(model: Model, config: VllmConfig, url: str) -> list[str]:
+    """The options of `vllm serve` that listens at `url`, a port of this machine or a socket; nothing secret is in them.
 
     `--generation-config vllm` keeps sampling defaults of the model's folder out.
     """
     chosen = [
-        str(model.folder), "--served-model-name", model.name, "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", model.dtype, "--max-model-len", str(model.max_length), "--max-num-seqs", str(config.concurrency),
+        str(model.folder), "--served-model-name", model.name, "--dtype", model.dtype,
+        "--max-model-len", str(model.max_length), "--max-num-seqs", str(config.concurrency),
         "--generation-config", "vllm", "--shutdown-timeout", "5", "--api-server-count", "1",
     ]  # fmt: skip
+    if (file := socket_path(url)) is not None:
+        chosen += ["--uds", str(file), "--enable-sleep-mode"]
+    else:
+        chosen += ["--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
     if model.gpu:
         chosen += ["--gpu-memory-utilization", str(config.gpu_memory)]
         chosen += ["--tensor-parallel-size", str(config.tensor_parallel)]
@@ -189,35 +227,40 @@ def environment(key: str, threads: int, model: Model) -> dict[str, str]:
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0" if model.max_lora_rank is None else "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        "VLLM_SERVER_DEV_MODE": "0",
+        "VLLM_SERVER_DEV_MODE": str(int(model.sleeps)),
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def is_healthy(url: str) -> bool:
     """Whether a server answers at all and its engine lives."""
+    import httpx2
+
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
+        with open_client(url, seconds=10) as client:
+            return bool(client.get("/health").status_code == 200)
+    except httpx2.HTTPError:
         return False
 
 
 def _spawn(model: Model, config: VllmConfig, threads: int, log: Path, command: Sequence[str]) -> Server:
     log.parent.mkdir(parents=True, exist_ok=True)
-    port, key = _free_port(), secrets.token_urlsafe(32)
+    key = secrets.token_urlsafe(32)
+    # Only this user may enter the folder that `mkdtemp` makes.
+    socket_file = Path(tempfile.mkdtemp(prefix="tutelage-")) / "vllm" if model.sleeps else None
+    url = socket_url(socket_file) if socket_file else f"http://127.0.0.1:{_free_port()}"
     guarded = [sys.executable, "-P", "-m", "student.vllm_guard", str(os.getpid()), *command]
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [*guarded, *options(model, config, port)],
+            [*guarded, *options(model, config, url)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             env=environment(key, threads, model),
             start_new_session=True,
         )
-    return Server(process, f"http://127.0.0.1:{port}", key, log, start)
+    return Server(process, url, key, log, start)
 
 
 def _wait(server: Server, seconds: float, say: Callable[[str], None]) -> None:

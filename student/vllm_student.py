@@ -26,7 +26,7 @@ from student.interface import AdapterFiles, Encoded, Progress, Prompt, TrainingR
 from student.local import LocalStudent, blank_answers, prompt_events
 from student.subprocess_job import Event, Worker
 from student.vllm_main import installed
-from student.vllm_server import Model, Server, is_healthy, loaded_rank, start_server
+from student.vllm_server import Model, Server, is_healthy, loaded_rank, sleeps, start_server
 
 BASE_MODEL = "base"
 """What a server of ours calls the model it was started with."""
@@ -55,7 +55,7 @@ class VllmStudent:
         self._config = config
         self._rank = training.rank
         self._say = say
-        self._worker = Worker("student.worker", config.threads)
+        self._worker = Worker("student.served_worker", config.threads)
         self._server: Server | None = None
         self._facts: Event = {}
         self._serving: Serving | None = None
@@ -124,10 +124,10 @@ class VllmStudent:
             server, self._server = self._server, None
             self._forget()
             if server is not None:
-                dead = not server.is_alive()
+                dead = not server.is_alive() or not is_healthy(server.url)
+                said = server.fault(str(error)) if dead else error
                 server.stop()
-                if dead:
-                    raise server.fault(str(error)) from None
+                raise said from None
             raise
 
     def serving(self) -> Serving | None:
@@ -143,7 +143,11 @@ class VllmStudent:
         progress: Callable[[Progress], None],
     ) -> TrainingResult:
         """Trains as `LocalStudent` does, with the memory of a server of our own free for it."""
-        self._stop_server()
+        if self._server is not None and self._server.can_sleep and self._server.is_alive():
+            self._forget()
+            self._server.sleep()
+        else:
+            self._stop_server()
         return self._local.train(rows, settings, folder, log, progress)
 
     def close(self) -> None:
@@ -161,6 +165,18 @@ class VllmStudent:
             self._facts = self._one_event(
                 self._connection() | {"do": "describe", "max_length": self._config.vllm.max_length}, log
             )
+        served = self._checked(adapter, prompts, log)
+        if served.canary is not None and served.canary.verdict == "other" and self._server and self._server.slept:
+            self._say("the vLLM server answers with other weights than before it slept: a new one is started")
+            self._stop_server()
+            served = self._checked(adapter, prompts, log)
+        if served.canary is not None:
+            require_same(served.canary, adapter.name, self._facts["dtype"])
+        self._serving = served
+        self._before = adapter if adapter.folder else self._before
+
+    def _checked(self, adapter: AdapterFiles, prompts: list[Event], log: Path) -> Serving:
+        """Has a server answer with this adapter, and compares what it computes with what the trainer does."""
         served = self._load(adapter, log)
         job = self._connection(served.model) | {
             "prompts": prompts,
@@ -169,12 +185,8 @@ class VllmStudent:
             "served_dtype": self._facts["dtype"],
         }
         event = self._one_event(job | {"do": "check_served"}, log)
-        if event["canary"] is not None:
-            canary = Canary.model_validate(event["canary"])
-            require_same(canary, adapter.name, self._facts["dtype"])
-            served = served.model_copy(update={"canary": canary})
-        self._serving = served.model_copy(update={"same_text": event["same_text"]})
-        self._before = adapter if adapter.folder else self._before
+        canary = Canary.model_validate(event["canary"]) if event["canary"] else None
+        return served.model_copy(update={"same_text": event["same_text"], "canary": canary})
 
     def _load(self, adapter: AdapterFiles, log: Path) -> Serving:
         """Starts what has to be started; returns what is served now, not yet checked."""
@@ -182,9 +194,14 @@ class VllmStudent:
         how: Literal["base", "merged", "runtime"] = (
             "base" if adapter.folder is None else "merged" if rank is None else "runtime"
         )
-        if not urls and (self._server is None or not self._server.is_alive() or rank is None):
+        server = self._server
+        # Of a base no canary tells whether it is itself after a sleep.
+        doubtful = server is not None and server.slept and how == "base"
+        if not urls and (server is None or not server.is_alive() or rank is None or doubtful):
             self._stop_server()
             self._start(adapter, how, log)
+        elif server is not None and server.slept:
+            server.wake()
         elif self._folder is not None and how != "runtime":
             self._forget()
         files: dict[str, str] = self._facts.get("files", {}) if how == "merged" else {}
@@ -216,13 +233,15 @@ class VllmStudent:
             job = self._local.base_job() | {"do": "merge", "adapter": str(adapter.folder), "folder": str(folder)}
             self._facts["files"] = self._one_event(job | {"dtype": self._facts["dtype"]}, log)["files"]
         self._say(f"starting the vLLM server for {adapter.name}")
+        rank = self._loaded_rank()
         model = Model(
             folder=folder,
             name=BASE_MODEL,
             dtype=self._facts["dtype"],
             max_length=self._facts["max_length"],
             gpu=self._facts["gpu"],
-            max_lora_rank=self._loaded_rank(),
+            max_lora_rank=rank,
+            sleeps=sleeps(self._config.vllm, rank, self._facts["gpu"]),
         )
         self._server = start_server(
             model, self._config.vllm, self._config.threads, log.with_name("vllm.log").absolute(), self._say

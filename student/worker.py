@@ -4,7 +4,6 @@ Imports what every job needs before the first fork, so that it is loaded once a 
 """
 
 from collections.abc import Iterator
-from typing import cast
 
 import peft  # noqa: F401
 import torch  # noqa: F401
@@ -16,16 +15,9 @@ from student.loading import check, encode
 from student.subprocess_job import Event, serve
 from student.train_worker import train
 
-SERVED = ("ask", "check_served", "describe", "load_adapter", "merge")
-"""Jobs for when a server answers; nothing of them is loaded otherwise."""
-
 
 def work(job: Event) -> Iterator[Event]:
     """Does a job: `do` says which."""
-    if job["do"] in SERVED:
-        from student import served_worker
-
-        return cast(Iterator[Event], getattr(served_worker, job["do"])(job))
     jobs = {"answer": answer, "check": check, "encode": encode, "train": train, "train_parallel": train_parallel}
     return jobs[job["do"]](job)
 

@@ -81,12 +81,13 @@ def test_several_processes_share_a_batch_and_on_a_cpu_the_memory(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], ["serve", "answer and train"]),
+        ([], ["serve", "ask the server", "train"]),
         (["student.engine=transformers"], ["answer and train"]),
-        (["student.vllm.urls=['http://127.0.0.1:8000']"], ["answer and train"]),
-        (["training.processes=4"], ["serve", "answer", "train"]),
-        (["student.base=smollm2-135m"], ["convert the base, once", "serve", "answer and train"]),
-        (["data.grader=math", "trackers=[mlflow]"], ["serve", "answer and train", "grade (math)", "tell mlflow"]),
+        (["student.vllm.urls=['http://127.0.0.1:8000']"], ["ask the server", "train"]),
+        (["training.processes=4"], ["serve", "ask the server", "encode", "train"]),
+        (["student.base=smollm2-135m"], ["convert the base, once", "serve", "ask the server", "train"]),
+        (["data.grader=math"], ["serve", "ask the server", "train", "grade (math)"]),
+        (["trackers=[mlflow]"], ["serve", "ask the server", "train", "tell mlflow"]),
         (["student.engine=fake"], []),
     ],
 )
@@ -96,7 +97,8 @@ def test_every_command_is_told_and_no_secret(monkeypatch, overrides, expected):
     assert [what for what, _ in found] == expected
     assert all(command.startswith("python -") and "hush" not in command for _, command in found)
     trains = dict(found).get("train", "")
-    assert "train" not in expected or "torch.distributed.run --nnodes 1 --nproc-per-node 4" in trains
+    several = "training.processes=4" in overrides
+    assert ("torch.distributed.run --nnodes 1 --nproc-per-node 4" in trains) == several
 
 
 def test_the_server_is_started_as_configured():
@@ -106,6 +108,8 @@ def test_the_server_is_started_as_configured():
     for words in ("--tensor-parallel-size 2", "--data-parallel-size 3", "--max-lora-rank 32", "--port PORT"):
         assert words in serve
     assert "--host 127.0.0.1" in serve
+    sleeping = load_config(GPU, [*overrides, "student.vllm.sleep=true"])
+    assert "--uds SOCKET --enable-sleep-mode" in dict(commands(sleeping))["serve"]
     one, two = footprint(load_config(GPU)).answering, footprint(config).answering
     assert two.weights == (one.weights + 1) // 2
     assert two.adapter == 2 * one.adapter

@@ -86,6 +86,14 @@ def test_only_what_is_missing_is_asked_for_and_seeds_do_not_depend_on_the_order(
     assert sorted(r["body"]["seed"] for r in requests(tmp_path / "0.log")) == [28 + 3, 29 + 3]
 
 
+def test_one_request_waits_for_each_that_is_answered_and_no_more(job, tmp_path):
+    # The server answers none of them before the last of eight has come.
+    asked = served_worker.ask(job("together:8", prompts=PROMPTS[:16], concurrency=4))
+    assert next(asked)["finish_reason"] == "stop"
+    assert len(requests(tmp_path / "0.log")) == 8, "the rest is asked for as answers come"
+    assert len(list(asked)) == 15
+
+
 def test_several_servers_share_the_work(job, tmp_path):
     assert len(list(served_worker.ask(job(count=2)))) == 30
     assert [len(requests(tmp_path / f"{at}.log")) for at in (0, 1)] == [15, 15]

@@ -5,7 +5,9 @@ What it answers, what the canary says when wrong weights are served, and that pr
 
 import json
 import math
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -283,6 +285,17 @@ def test_samples_and_signals(server):
     assert top_entropy([0.0]) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("gib", "advice"), [(1e-6, "raise student.vllm.kv_cache_gib"), (1e6, "memory is short: lower student.vllm.kv_c")]
+)
+def test_a_model_that_does_not_fit_is_refused_with_advice(base, tmp_path, gib, advice):
+    model = Model(base, "base", "float32", 512, False, None)
+    with pytest.raises(StudentError) as caught:
+        start_server(model, VllmConfig(kv_cache_gib=gib), 1, tmp_path / "vllm.log", lambda _: None)
+    message = str(caught.value)
+    assert advice in message and "the first error: " in message and f"The end of {tmp_path / 'vllm.log'}" in message
+
+
 def test_a_server_needs_its_key(server):
     from openai import AuthenticationError
 
@@ -291,3 +304,15 @@ def test_a_server_needs_its_key(server):
     processes = group(server._process.pid)
     assert len(processes) >= 3  # guard, API server, engine
     assert not any(server.key in Path(f"/proc/{pid}/cmdline").read_text() for pid in processes)
+
+
+def test_an_engine_that_dies_is_said_with_the_end_of_the_log(students, server, monkeypatch, tmp_path):
+    # The last test: nothing answers after it.
+    vllm, _ = students
+    list(vllm.answer(PROMPTS[:1], BASE, GREEDY, set(), tmp_path / "log"))
+    monkeypatch.setattr(vllm, "_server", server)  # as if it were its own
+    commands = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in group(server._process.pid)}
+    (engine,) = (pid for pid, name in commands.items() if "EngineCore" in name)
+    os.kill(engine, signal.SIGKILL)
+    with pytest.raises(StudentError, match=r"(?s)stopped answering.*: memory is short.*The end of .*vllm\.log"):
+        list(vllm.answer(PROMPTS, BASE, GREEDY, set(), tmp_path / "log"))

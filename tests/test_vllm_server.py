@@ -20,6 +20,7 @@ from student.vllm_student import VllmStudent
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
 MODEL = Model(Path("/models/m"), "base", "float32", 512, False, None)
+URL = "http://127.0.0.1:1234"
 
 
 def command(mode):
@@ -129,6 +130,39 @@ def test_a_server_that_does_not_start_says_why_and_what_to_do_but_no_key(start, 
     assert "first error: torch.OutOfMemoryError: out of memory" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("OSError: [Errno 98] Address already in use", "another process took the port: go on with `tutelage resume`"),
+        ("ValueError: … larger than the available KV cache memory … decreasing `max_model_len`", "raise student.vllm"),
+        ("RuntimeError: DefaultCPUAllocator: can't allocate memory", "memory is short: lower student.vllm"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "memory is short: lower student"),
+        ("ERROR Worker proc VllmWorker-0 died unexpectedly (exit code: -9)", "memory is short: lower student"),
+        ("ModuleNotFoundError: No module named 'numba'", "install vLLM's requirements again"),
+        ("RuntimeError: something new", "; the first error: RuntimeError: something new"),
+    ],
+)
+def test_what_a_log_says_becomes_advice(start, tmp_path, said, advice):
+    with pytest.raises(StudentError) as caught:
+        start(f"dies:{said}")
+    message = str(caught.value)
+    assert message.startswith("expected a vLLM server that starts, got one that ended")
+    assert advice in message and "status 1" in message and "non-default args" not in message
+    assert (tmp_path / "vllm.log").read_text().count(said) == (3 if "in use" in said else 1), "tried with other ports"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(signal.SIGTERM, "another program told it to stop"), (signal.SIGKILL, "it was killed with all its processes")],
+)
+def test_a_server_that_others_end_does_not_end_without_a_word(start, number, advice):
+    server = start("parent")
+    (os.kill if number == signal.SIGTERM else os.killpg)(server._process.pid, number)
+    server._process.wait()
+    message = str(server.fault("it is gone"))
+    assert message.startswith(f"it is gone: {advice}") and "The end of" in message
+
+
 def test_a_server_that_takes_too_long_is_given_up(tmp_path):
     slow = (sys.executable, "-c", "import time; time.sleep(600)")
     with pytest.raises(StudentError, match=r"within student\.vllm\.start_seconds = 1"):
@@ -136,10 +170,10 @@ def test_a_server_that_takes_too_long_is_given_up(tmp_path):
 
 
 def test_options_leave_nothing_to_the_models_folder_and_hold_no_secret():
-    cpu = " ".join(options(MODEL, VllmConfig(), 1234))
+    cpu = " ".join(options(MODEL, VllmConfig(), URL))
     assert "--generation-config vllm" in cpu and "--host 127.0.0.1" in cpu and "--max-num-seqs 64" in cpu
     assert "--kv-cache-memory-bytes 1073741824" in cpu and "--enable-lora" not in cpu and "key" not in cpu.split()
-    gpu = " ".join(options(MODEL._replace(gpu=True, max_lora_rank=16), VllmConfig(tensor_parallel=2), 1234))
+    gpu = " ".join(options(MODEL._replace(gpu=True, max_lora_rank=16), VllmConfig(tensor_parallel=2), URL))
     assert "--tensor-parallel-size 2" in gpu and "--max-lora-rank 16" in gpu and "kv-cache-memory" not in gpu
     # Adapters that are loaded at run time need one API server, whatever the number of copies.
     assert "--api-server-count 1" in gpu
