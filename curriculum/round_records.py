@@ -81,6 +81,10 @@ class SkillPlan(Part):
     reason: str
 
 
+Status = Literal["open", "mastered", "parked"]
+"""What the learning curves say of a skill. Parked: no gain is expected of further rows in this form."""
+
+
 class RoundPlan(Record):
     """What a round will do. A person may edit the approved copy."""
 
