@@ -88,7 +88,9 @@ def main() -> None:
         if options.sensitivity:
             console.print(sensitivity(pool, seeds[: max(2, options.seeds * 2 // 5)]))
     console.print(f"plans that beat the oracle: {beaten}")
-    console.print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, numpy {np.__version__}")
+    console.print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, numpy {np.__version__}"
+    )
     console.print(f"{time.perf_counter() - began:.0f} s")
 
 

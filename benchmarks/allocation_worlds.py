@@ -234,7 +234,9 @@ def follow(world: World, rule: Rule, seed: int) -> Array:
     latent = np.random.default_rng([seed, 1]).normal(size=(setting.skills, setting.items, 1))
     for round_ in range(setting.rounds):
         random = np.random.default_rng([seed, 2, round_])
-        accuracy = expit(logit(np.clip(world.accuracy(effective), 1e-6, 1 - 1e-6)) + 0.15 * random.normal(size=setting.skills))
+        accuracy = expit(
+            logit(np.clip(world.accuracy(effective), 1e-6, 1 - 1e-6)) + 0.15 * random.normal(size=setting.skills)
+        )
         shape = (setting.skills, setting.items, 1 + setting.samples)
         found = random.random(shape) < world.parse_rate(plan.sum())
         noise = np.sqrt(0.6) * latent + np.sqrt(0.4) * random.normal(size=shape)

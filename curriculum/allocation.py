@@ -1,18 +1,22 @@
 """Three rules that split a round's new rows over skills: by failures, by learnability, by expected gain.
 
-Takes what the probe said of every skill so far and the rows trained in between; returns each skill's share
-under every rule, with the gain expected of it. Missing is not the same as learnable: the first rule asks what
+Takes the probe results of the accepted adapters so far and the rows they were trained on; returns each skill's
+share under every rule, with the gain expected of it. Missing is not the same as learnable: the first rule asks what
 fails, the second what is neither always right nor always wrong, the third what a row still buys.
 Draws no rows; the plan turns one rule's shares into rows.
 """
 
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
-from curriculum.learning_curves import Array, LearningCurves
-from curriculum.round_records import Status
+from curriculum.config import Config
+from curriculum.learning_curves import Array, Evidence, LearningCurves, expected_half, fit_curves
+from curriculum.mixture import skill_shares
+from curriculum.records import SkillCatalogue
+from curriculum.round_records import Allocation, MissingSkillProfile, RuleShares, SkillAllocation, SkillProfile, Status
 
 CHUNKS = 60
 """Parts in which the rows of all remaining rounds are planned."""
@@ -29,30 +33,15 @@ DECAYS = (0.0, 0.15, 0.3, 0.45)
 PARKED_GAIN, PARKED_ACCURACY = 0.02, 0.85
 """A skill is parked when two further even shares are expected to gain less, below this accuracy."""
 LEAST_PARSED = 0.5
-"""Share of parsed answers below which the base says nothing of skills."""
+"""Share of parsed answers below which the base's failures are of format and say nothing of skills."""
 
 
-class SkillEvidence(NamedTuple):
-    """What is known of one skill."""
+class Measurement(NamedTuple):
+    """One adapter's probe result, and what it was trained on beyond the adapter measured before it."""
 
-    skill: str
-    missing: int
-    """How often the latest probe missed it."""
-    points: tuple["Point", ...]
-    """The base first, then every accepted adapter; the last one is the current."""
-    rows: tuple[int, ...]
-    """Rows that need the skill, trained between one point and the next."""
-    capacity: int | None = None
-    """New rows that can be had of it; `None`: any number."""
-
-
-class Point(NamedTuple):
-    """One adapter's probe answers that need a skill."""
-
-    correct: int
-    parsed: int
-    """In which an answer was found."""
-    graded: int
+    profile: MissingSkillProfile
+    rows: Mapping[str, int]
+    """Skill → rows that need it; empty for the base. Negative where a fresh adapter saw fewer than the last one."""
 
 
 class Budget(NamedTuple):
@@ -85,7 +74,9 @@ def plan_ahead(curves: LearningCurves, rows_per_round: int, rounds_left: int) ->
     n = len(start)
     curve = curves.expected(start[:, None] + chunk * np.arange(CHUNKS + max(LOOK_AHEAD) + 1))
     # Rounded, so that equal skills stay equal whatever the order of additions was.
-    gains = np.stack([(curve[:, z : CHUNKS + 1 + z] - curve[:, : CHUNKS + 1]) / z for z in LOOK_AHEAD], axis=1).round(12)
+    gains = np.stack([(curve[:, z : CHUNKS + 1 + z] - curve[:, : CHUNKS + 1]) / z for z in LOOK_AHEAD], axis=1).round(
+        12
+    )
     chunks, left = np.zeros(n, int), CHUNKS
     while left:
         fitting = sum(z <= left for z in LOOK_AHEAD)
@@ -129,7 +120,7 @@ def bounded(shares: Array, low: Array | float, high: Array | float) -> Array:
 
     Bounds that leave no such shares give way: upper ones in proportion, lower ones to even shares.
     """
-    high = np.broadcast_to(np.asarray(high, float), shares.shape)
+    high = np.minimum(np.broadcast_to(np.asarray(high, float), shares.shape), 1.0)
     low = np.minimum(np.broadcast_to(np.asarray(low, float), shares.shape), high)
     if high.sum() <= 1:
         return np.asarray(high / high.sum()) if high.any() else np.full(len(shares), 1 / len(shares))
@@ -160,3 +151,107 @@ def skill_statuses(curves: LearningCurves, rows_per_round: int) -> list[Status]:
     ]
 
 
+def learnability(correct: int, answers: int) -> Fraction:
+    """p(1 − p) of a skill's parsed answers; 0 where there are none.
+
+    Source: Rutherford et al. 2024 (Sampling for Learnability, arXiv 2408.15099), for reinforcement learning, where what
+    never succeeds teaches nothing. Supervised rows show the answer, so there p = 0 may be the most learnable of all.
+    """
+    return Fraction(correct * (answers - correct), answers**2) if answers else Fraction(0)
+
+
+def allocate(
+    round_: int,
+    config: Config,
+    measured: Sequence[Measurement],
+    catalogue: SkillCatalogue,
+    pool_sizes: Mapping[str, Mapping[int, int]],
+    written_levels: Mapping[str, Sequence[int]],
+) -> Allocation | None:
+    """Every skill's share of a round's new rows under each rule, and what its learning curve says.
+
+    Only skills that can be taught have a share; `None` when there are none. Every rule spreads `plan.uniform_floor`
+    evenly and gives a mastered skill (right in `plan.target_rate` or more) no rows by failures or learnability. Does
+    not depend on the order of skills.
+
+    Args:
+        round_: the round that is planned, from 1 on.
+        config: its `plan`, `training.start` and `rounds` are used.
+        measured: the base first, then every accepted adapter; the last one is the current.
+        catalogue: the skills of the run.
+        pool_sizes: skill → difficulty → items in the pool.
+        written_levels: skill → difficulties that the teacher can write.
+    """
+    plan = config.plan
+    capacity: dict[str, float] = {}
+    for skill in sorted(catalogue.skills, key=lambda s: s.id):
+        if skill.writable and plan.write_share > 0 and written_levels.get(skill.id):
+            capacity[skill.id] = float("inf")
+        elif in_pool := sum(pool_sizes.get(skill.id, {}).values()):
+            capacity[skill.id] = in_pool * plan.max_repeats
+    if not capacity:
+        return None
+    latest = {part.skill: part for part in measured[-1].profile.skills}
+    floor = plan.uniform_floor
+    to_learn = {s: (latest[s].accuracy.rate or 0) < plan.target_rate for s in capacity}
+    failures = {s: latest[s].missing if to_learn[s] else 0 for s in capacity}
+    unsure = {s: learnability(latest[s].counts.correct, parsed(latest[s])) if to_learn[s] else 0 for s in capacity}
+    budget = Budget(plan.rows_per_round, max(config.rounds, round_), max(config.rounds - round_ + 1, 1))
+    curves = fit_curves(
+        _evidence(measured, list(capacity)),
+        expected_half(budget.rows_per_round, budget.rounds, len(capacity)),
+        decays=DECAYS if config.training.start == "accepted" else (0.0,),
+    )
+    statuses = skill_statuses(curves, budget.rows_per_round)
+    if len(measured) == 1 and _parse_rate(measured[0].profile) < LEAST_PARSED:
+        by_gain = np.full(len(capacity), 1 / len(capacity))
+    else:
+        least = np.array([LEAST_ROWS / budget.rows_per_round if s == "open" else 0.0 for s in statuses])
+        most = np.array(list(capacity.values())) / budget.rows_per_round
+        missing = np.array(list(failures.values()), float)
+        by_gain = expected_gain_shares(curves, missing, budget, floor, least=least, most=most)
+    shares = [
+        RuleShares(failures=float(f), learnability=float(p), expected_gain=float(g))
+        for f, p, g in zip(
+            skill_shares(failures, floor).values(), skill_shares(unsure, floor).values(), by_gain, strict=True
+        )
+    ]
+    given = np.array([getattr(share, plan.allocation) for share in shares]) * budget.rows_per_round
+    low, high = curves.gain_range(given)
+    numbers = zip(curves.rows, curves.flat, curves.gain(given), low, high, strict=True)
+    return Allocation(
+        round=round_,
+        rule=plan.allocation,
+        points=len(measured),
+        decay=curves.decay,
+        skills=tuple(
+            SkillAllocation(skill=s, shares=of, status=st, rows=e, flat=min(f, 1.0), gain=g, gain_low=lo, gain_high=hi)
+            for s, of, st, (e, f, g, lo, hi) in zip(capacity, shares, statuses, numbers, strict=True)
+        ),
+    )
+
+
+def shares_by_rule(allocation: Allocation) -> dict[str, Fraction]:
+    """The shares of the allocation's own rule, exactly summing to 1."""
+    shares = {part.skill: Fraction(getattr(part.shares, allocation.rule)) for part in allocation.skills}
+    total = sum(shares.values())
+    return {skill: share / total for skill, share in shares.items()}
+
+
+def parsed(profile: SkillProfile) -> int:
+    """Graded answers in which an answer was found."""
+    return profile.counts.correct + profile.counts.wrong
+
+
+def _evidence(measured: Sequence[Measurement], skills: Sequence[str]) -> Evidence:
+    points = [{part.skill: part for part in m.profile.skills} for m in measured]
+    return Evidence(
+        correct=np.array([[of[s].counts.correct for of in points] for s in skills], float),
+        parsed=np.array([[parsed(of[s]) for of in points] for s in skills], float),
+        rows=np.array([[m.rows.get(s, 0) for m in measured[1:]] for s in skills], float),
+    )
+
+
+def _parse_rate(profile: MissingSkillProfile) -> float:
+    counts = profile.counts
+    return (counts.correct + counts.wrong) / counts.graded if counts.graded else 0.0

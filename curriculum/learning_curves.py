@@ -187,7 +187,9 @@ def _fit(evidence: Evidence, half: float, samples: int, decay: float, prior: Cur
         p = np.clip(p, 0.001, 0.999)
         log_likelihood += weight * (right * np.log(p) + wrong * np.log(1 - p))
     top = log_likelihood.max(axis=(1, 2), keepdims=True)
-    posterior, evidence_each = _posterior(np.exp(log_likelihood - top), levels, chance, bool(evidence.rows.any()), prior)
+    posterior, evidence_each = _posterior(
+        np.exp(log_likelihood - top), levels, chance, bool(evidence.rows.any()), prior
+    )
     total = float((np.log(evidence_each) + top[:, 0, 0]).sum())
     return LearningCurves(posterior, levels, reach, halves, steepness, rows, decay, total)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from curriculum import report_allocation
 from curriculum import report_words as words
 from curriculum import teacher_words
 from curriculum.records import Rate
@@ -60,6 +61,7 @@ def render_html(report: RunReport, timings: Timings) -> str:
         timings=timings,
         words=words,
         teacher_words=teacher_words,
+        rules=report_allocation,
         chart=chart(report.rounds),
         curve=curve,
         width=WIDTH,
