@@ -1,6 +1,7 @@
 """The rules of allocation that the simulator compares: ours, and simple forms of published ones at their own settings.
 
-Each takes what was seen and returns weights of the next round's rows. Rules that need two measuring points begin evenly.
+Each takes what was seen and returns weights of the next round's rows. Rules that need two measuring points begin
+evenly.
 """
 
 from collections.abc import Mapping
@@ -67,14 +68,17 @@ def _drawn(curves: LearningCurves, random: np.random.Generator) -> LearningCurve
 
 
 def uniform(seen: Seen) -> Array:
+    """The same for every skill."""
     return np.ones(seen.setting.skills)
 
 
 def failures(seen: Seen, uniform_floor: float = 0.0) -> Array:
+    """In proportion to failures, what was not parsed included (STAT)."""
     return _floored(seen.failures, uniform_floor)
 
 
 def learnability(seen: Seen, uniform_floor: float = 0.0) -> Array:
+    """In proportion to p(1 − p) of all parsed answers."""
     p = seen.rates[:, -1]
     return _floored(p * (1 - p), uniform_floor)
 

@@ -211,6 +211,7 @@ class Seen(NamedTuple):
 
     @property
     def rounds_left(self) -> int:
+        """This one included."""
         return self.setting.rounds - self.rows.shape[1]
 
 

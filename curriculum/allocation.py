@@ -54,15 +54,6 @@ class Budget(NamedTuple):
     """This one included."""
 
 
-def learnability(correct: int, answers: int) -> Fraction:
-    """p(1 − p) of a skill's parsed answers; 0 where there are none.
-
-    Source: Rutherford et al. 2024 (Sampling for Learnability, arXiv 2408.15099). A statement about reinforcement
-    learning, where what never succeeds teaches nothing; supervised rows show the answer.
-    """
-    return Fraction(correct * (answers - correct), answers**2) if answers else Fraction(0)
-
-
 def plan_ahead(curves: LearningCurves, rows_per_round: int, rounds_left: int) -> Array:
     """Each skill's part of all rows left, chunk by chunk to where the next few are expected to gain most: [n_skills].
 

@@ -24,9 +24,9 @@ HEADS = (
 )
 
 EXPLAINED = (
-    "Shares of the new rows under each rule, in percent, and what was given after rollbacks and edits. The gain is what "
-    "the skill's learning curve expects of this round's rows by the run's own rule, on parsed answers, with a range that "
-    "holds four times in five. Tokens a point: training tokens of the skill, split by length of text, per expected point."
+    "Shares of the new rows under each rule, in percent, and what was given after rollbacks and edits. The gain is "
+    "what a skill's learning curve expects of this round's rows by the run's own rule, on parsed answers, with a range that "
+    "holds four times in five. Tokens a point: training tokens of the skill, split by length of text, per point of it."
 )
 
 
@@ -79,7 +79,8 @@ def expected_words(round_: RoundReport) -> str:
     seen = [s.change.change for s in round_.skills if s.change.change is not None and round_.candidate]
     words = (
         f"Rule: {allocation.rule.replace('_', ' ')}. Curves fitted to {allocation.points} measured "
-        f"adapter{'' if allocation.points == 1 else 's'}, the base included, expect {points(mean)} points in the mean of skills"
+        f"adapter{'' if allocation.points == 1 else 's'}, the base included, expect {points(mean)} points in the mean "
+        "of skills"
     )
     return words + (f"; the gate saw {points(sum(seen) / len(seen))}." if seen else ".")
 

@@ -39,7 +39,7 @@ def test_half_is_between_a_hundred_rows_and_half_of_an_even_share() -> None:
 def test_a_skill_that_rose_is_expected_to_rise_and_one_that_did_not_is_not() -> None:
     curves = fitted([0.1, 0.3, 0.45], [0.1, 0.1, 0.1])
     rising, still = gains(curves)
-    assert rising > 0.08 > 0.03 > still > 0
+    assert rising > 0.05 > 0.02 > still > 0
     assert curves.flat[0] < 0.01 < curves.flat[1]
     assert curves.accuracy() == pytest.approx([0.45, 0.1], abs=0.03)
 
