@@ -6,8 +6,9 @@ Run: python benchmarks/allocation_simulator.py [--seeds 100] [--curves FOLDER] [
 Prints, for each kind of world and each rule, the mean accuracy after the last round and the regret against an oracle
 that knows the true curves, in points ± standard error; then expected gain minus uniform, minus failures and minus the
 best other rule, in pairs of the same world. `--variants` adds expected gain with one part changed and the rules as the
-config ships them, `--sensitivity` other sizes. FOLDER is `results/finetune_results` of a clone of github.com/r-three/dataefficiency: with it
-four more worlds have published learning curves in place of simulated ones (they are not shipped with this repository).
+config ships them, `--sensitivity` other sizes. FOLDER is `results/finetune_results` of a clone of
+github.com/r-three/dataefficiency: with it four more worlds have published learning curves in place of simulated ones
+(they are not shipped with this repository).
 """
 
 import argparse

@@ -25,7 +25,7 @@ HEADS = (
 
 EXPLAINED = (
     "Shares of the new rows under each rule, in percent, and what was given after rollbacks and edits. The gain is "
-    "what a skill's learning curve expects of this round's rows by the run's own rule, on parsed answers, with a range that "
+    "what the learning curve expects of this round's rows by the run's own rule, on parsed answers, with a range that "
     "holds four times in five. Tokens a point: training tokens of the skill, split by length of text, per point of it."
 )
 

@@ -45,7 +45,7 @@ def test_a_skill_that_rose_is_expected_to_rise_and_one_that_did_not_is_not() -> 
 
 
 def test_more_answers_narrow_the_range() -> None:
-    rates, rows = [[0.1, 0.3]], [[50.0]]
+    rates, rows = [[0.1, 0.3, 0.5]], [[50.0, 50.0]]
     few, many = (fit_curves(evidence(rates, rows, n), 50.0).gain_range(np.array([50.0])) for n in (10, 1000))
     assert many[1] - many[0] < few[1] - few[0]
 
