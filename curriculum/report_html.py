@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from curriculum import report_allocation
+from curriculum import report_allocation, teacher_words
 from curriculum import report_words as words
-from curriculum import teacher_words
 from curriculum.records import Rate
 from curriculum.report import RoundReport, RunReport, Timings
 

@@ -14,9 +14,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curriculum import report_allocation
+from curriculum import report_allocation, teacher_words
 from curriculum import report_words as words
-from curriculum import teacher_words
 from curriculum.errors import UserError
 from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
 from curriculum.round_records import GateSkill
