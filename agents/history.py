@@ -6,11 +6,15 @@ from pathlib import Path
 
 from agents.loop import Loop
 from agents.teacher import RoundFacts
+from curriculum.allocation import Measurement
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import PastRound
 from curriculum.records import Example
-from curriculum.round_records import DroppedRow, GateDecision
+from curriculum.round_records import DroppedRow, GateDecision, MissingSkillProfile, TrainingRow
 from curriculum.rundir import read_record, read_records
+
+ALLOCATION = "allocation.json"
+"""In a plan's folder: what each rule of allocation would give."""
 
 
 def gate_decision(loop: Loop, round_: int) -> GateDecision:
@@ -47,6 +51,35 @@ def build_folder(loop: Loop, round_: int) -> Path:
 def accepted_rounds(loop: Loop, before: int) -> list[int]:
     """The rounds before `before` whose adapters, and so whose rows, were accepted."""
     return [r for r in range(1, before) if gate_decision(loop, r).decision == "accepted"]
+
+
+def measurements(loop: Loop, round_: int) -> list[Measurement]:
+    """What the probe said of the base and of every adapter accepted before a round, with the rows each was trained on.
+
+    A fresh adapter knows the rows of its own training set; one that goes on from the last has those on top.
+    """
+    measured = [Measurement(_profile(loop, 1), {})]
+    known: Counter[str] = Counter()
+    for r in accepted_rounds(loop, round_):
+        rows = read_records(loop.run.round_stage(r, "build") / "training_set.jsonl", TrainingRow)
+        trained = Counter(skill for row in rows for skill in {row.skill, *row.skills})
+        new = Counter(trained)
+        if loop.config.training.start == "base":
+            new.subtract(known)
+        measured.append(Measurement(_profile(loop, r + 1), new))
+        known = trained
+    return measured
+
+
+def measured_folders(loop: Loop, round_: int) -> list[Path]:
+    """The stages that `measurements` reads, besides the decisions."""
+    accepted = accepted_rounds(loop, round_)
+    profiles = [loop.run.round_stage(r, "profile") for r in (1, *(r + 1 for r in accepted))]
+    return [*profiles, *(loop.run.round_stage(r, "build") for r in accepted)]
+
+
+def _profile(loop: Loop, round_: int) -> MissingSkillProfile:
+    return read_record(loop.run.round_stage(round_, "profile") / "profile.json", MissingSkillProfile)
 
 
 def pool_index(loop: Loop) -> Pool:

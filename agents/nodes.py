@@ -11,9 +11,12 @@ from typing import Any
 
 from agents.evaluation import Sampled, evaluate_split, sample_split
 from agents.history import (
+    ALLOCATION,
     accepted_rounds,
     build_folder,
     gate_folder,
+    measured_folders,
+    measurements,
     past_rounds,
     pool_sizes,
     round_facts,
@@ -21,6 +24,7 @@ from agents.history import (
 )
 from agents.loop import Loop, State, stage_inputs, write_failures
 from agents.teacher import Failure, Planner, PlannerView
+from curriculum.allocation import allocate
 from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide
@@ -179,19 +183,25 @@ def plan(loop: Loop, state: State) -> State:
     past = [stage for r in range(1, round_) for stage in (loop.run.round_stage(r, "approve"), gate_folder(loop, r))]
     if loop.planner is not None:
         past += [build_folder(loop, r) for r in range(1, round_)]
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), profiled, *past)
+    read = dict.fromkeys([profiled, *past, *measured_folders(loop, round_)])
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), *read)
 
     def work(folder: Path) -> Mapping[str, Any]:
         missing = read_record(profiled / "profile.json", MissingSkillProfile)
+        sizes, levels = pool_sizes(loop), written_levels(loop)
+        allocation = allocate(round_, loop.config, measurements(loop, round_), loop.catalogue, sizes, levels)
+        if allocation is not None:
+            write_record(folder / ALLOCATION, allocation)
         made = make_plan(
             round_,
             loop.config,
             missing,
             loop.catalogue,
-            pool_sizes(loop),
+            sizes,
             past_rounds(loop, round_),
-            written_levels(loop),
+            levels,
             sum(len(loop.new_rows(r)) for r in accepted_rounds(loop, round_)),
+            allocation,
         )
         if loop.planner is not None and made.action == "train":
             made = _planned(loop, loop.planner, folder, missing, made)

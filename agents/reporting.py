@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.evaluation import SERVING, evaluate_extra, evaluate_split
-from agents.history import gate_decision
+from agents.history import ALLOCATION, gate_decision
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, Loop, State, stage_inputs
 from agents.recorded_usage import FORECAST, role_timings
@@ -27,7 +27,7 @@ from curriculum.report_build import ArmGrades, RoundRecords, final_report, round
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import decision_words
-from curriculum.round_records import Adapter, DroppedRow, MissingSkillProfile, Serving, TrainingRow
+from curriculum.round_records import Adapter, Allocation, DroppedRow, MissingSkillProfile, Serving, TrainingRow
 from curriculum.rundir import (
     DONE,
     RunDir,
@@ -100,6 +100,9 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
     if round_ == 0:
         return records._replace(decision=gate_decision(loop, 0))
     plan = loop.plan(round_)
+    rules = folder("plan") / ALLOCATION
+    if rules.exists():
+        records = records._replace(allocation=read_record(rules, Allocation))
     if plan.action == "stop":
         reason = plan.stop_reason or "the approved plan was to stop"
         return records._replace(plan=plan, decision=stopped(round_, current.name, before.grades, loop.labels, reason))

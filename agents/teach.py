@@ -42,6 +42,7 @@ def build(loop: Loop, state: State) -> State:
             {**loop.labels, **{r.example_id: r for r in labels}},
             taught_texts,
             loop.config.plan.uniform_floor,
+            loop.config.plan.allocation,
         )
         if not rows:
             raise DataError(f"{folder}: round {round_} has no row to train on; see dropped.jsonl and the plan")

@@ -27,6 +27,7 @@ from curriculum.data_config import (
 from curriculum.errors import ConfigError
 from curriculum.forecast_config import ForecastConfig
 from curriculum.records import content_id
+from curriculum.round_records import Rule
 from curriculum.student_config import StudentConfig
 from curriculum.teacher_config import TEACHING, Endpoint, Role, TeacherConfig
 
@@ -38,6 +39,7 @@ class PlanConfig(Section):
     """How a round's rows are chosen."""
 
     rows_per_round: int = Field(gt=0, le=10_000_000, description="new rows each round")
+    allocation: Rule = Field(default="failures", description="what splits the new rows over skills")
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
     max_repeats: int = Field(default=4, ge=1, description="most uses of one example in a training set")

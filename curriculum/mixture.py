@@ -19,9 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.records import Example, Origin, SkillLabel, content_id
-from curriculum.round_records import RoundPlan, TrainingRow
+from curriculum.round_records import RoundPlan, Rule, TrainingRow
 
 Key = TypeVar("Key", str, int)
+
+LAYERS: Mapping[Rule, str] = {
+    "failures": "missing skill share",
+    "learnability": "learnability",
+    "expected_gain": "expected gain",
+}
+"""What chose the rows that the uniform floor did not."""
 
 Positions = NDArray[np.int64]
 NOBODY: Positions = np.empty(0, np.int64)
@@ -61,7 +68,7 @@ class PoolDraw(NamedTuple):
     """Planned rows that the whole pool could not hold."""
 
 
-def skill_shares(missing: Mapping[str, int], uniform_floor: float) -> dict[str, Fraction]:
+def skill_shares(missing: Mapping[str, int | Fraction], uniform_floor: float) -> dict[str, Fraction]:
     """Each skill's share of the rows: (1 − floor)·n_s / Σn + floor / number of skills.
 
     Exact and summing to 1. More failures of one skill, all else equal, never lower its share. With no
@@ -194,6 +201,7 @@ def training_rows(
     labels: Mapping[str, SkillLabel],
     targets: Callable[[Example], Sequence[str]],
     uniform_floor: float,
+    rule: Rule = "failures",
 ) -> list[TrainingRow]:
     """The round's training set: drawn, written and replayed rows, sorted by id.
 
@@ -211,6 +219,7 @@ def training_rows(
         targets: what the student is taught to answer, one text or one of each worked solution. An example that
             is taught more than once, be it by epochs, repeats or rounds, takes the next one in turn.
         uniform_floor: the config's `plan.uniform_floor`.
+        rule: the config's `plan.allocation`, which chose the rows that the floor did not.
     """
     chosen: list[tuple[Origin, Example, str]] = [
         *(("pool", examples[draw.example_id], draw.skill) for draw in draws for _ in range(draw.rows)),
@@ -220,7 +229,8 @@ def training_rows(
     uses = Counter(row.example_id for row in earlier)
     rows = []
     for origin, example, skill in chosen:
-        rows.append(_row(plan, origin, example, skill, uses[example.id], labels[example.id], targets(example)))
+        row = _row(plan, origin, example, skill, uses[example.id], labels[example.id], targets(example))
+        rows.append(row.model_copy(update={"layer": LAYERS[rule]}))
         uses[example.id] += 1
     replayed = [_replay(row, plan) for row in _balanced(earlier, plan.replay_rows, plan.seed)]
     return sorted([*_with_layers(rows, plan, uniform_floor), *replayed], key=lambda row: row.id)
@@ -245,7 +255,7 @@ def _row(
         difficulty=label.difficulty,
         repeat=repeat,
         weight=1.0,
-        layer="missing skill share",
+        layer=LAYERS["failures"],
         history=example.history,
         question=example.question,
         target=targets[0],

@@ -2,7 +2,8 @@
 
 Takes the missing-skill profile, the history of approved plans, and what the pool and the teacher can give;
 returns a `RoundPlan`. STAT's rule: a skill's share of the rows follows how often it was missing, over a
-uniform floor. Draws no rows and calls no one; `check_edited` says whether a person's plan can be followed.
+uniform floor; other rules are in `allocation`. Draws no rows and calls no one; `check_edited` says whether a
+person's plan can be followed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +11,11 @@ from fractions import Fraction
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from curriculum.allocation import shares_by_rule
 from curriculum.config import Config, PlanConfig
 from curriculum.mixture import apportion, skill_shares
 from curriculum.records import Rate, Skill, SkillCatalogue, content_id
-from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillPlan
+from curriculum.round_records import Allocation, MissingSkillProfile, RoundPlan, Rule, SkillPlan
 
 
 class PastRound(NamedTuple):
@@ -57,6 +59,7 @@ def make_plan(
     history: Sequence[PastRound],
     written_levels: Mapping[str, Sequence[int]],
     accepted_rows: int,
+    allocation: Allocation | None = None,
 ) -> RoundPlan:
     """Plans a round, or stops: on too many rollbacks in a row, nothing to teach, or every skill mastered.
 
@@ -73,6 +76,7 @@ def make_plan(
         history: every earlier round that trained, oldest first.
         written_levels: skill → difficulties that the teacher can write.
         accepted_rows: rows of earlier accepted rounds, for replay.
+        allocation: from `allocate`; needed where `plan.allocation` is another rule than STAT's.
     """
     standings = skill_standings(config.plan, profile, catalogue, pool_sizes, written_levels)
     rollbacks = rollbacks_in_a_row(history)
@@ -88,7 +92,7 @@ def make_plan(
     stop = _stop_reason(config.plan, standings, rollbacks)
     if stop:
         return base.model_copy(update={"action": "stop", "stop_reason": stop, "replay_rows": 0})
-    draft = partial(_draft, base, config.plan, standings)
+    draft = partial(_draft, base, config.plan, standings, allocation)
     return _after_rollback(rollbacks, history[-1].plan, draft) if rollbacks else draft(learning_rate)
 
 
@@ -200,13 +204,19 @@ def _draft(
     base: RoundPlan,
     config: PlanConfig,
     standings: Sequence[Standing],
+    allocation: Allocation | None,
     learning_rate: float,
     easier: bool = False,
     even: bool = False,
 ) -> RoundPlan:
     uniform_floor = 1.0 if even else config.uniform_floor
     demand = {s.skill: 0 if s.mastered else s.missing for s in standings if s.teachable}
-    shares = skill_shares(demand, uniform_floor)
+    if even or allocation is None or allocation.rule == "failures":
+        shares = skill_shares(demand, uniform_floor)
+        demanded = {skill for skill, missing in demand.items() if missing}
+    else:
+        shares = shares_by_rule(allocation)
+        demanded = set(shares)
     rows = apportion(shares, config.rows_per_round)
     written = _written(standings, rows, config)
     by_floor = Fraction(uniform_floor) / len(shares)
@@ -221,7 +231,7 @@ def _draft(
                 share=float(share),
                 pool_rows=rows.get(s.skill, 0) - sum(levels.values()),
                 written_rows=levels,
-                reason=_reason(s, share, by_floor if demand.get(s.skill) else share),
+                reason=_reason(s, share, by_floor if s.skill in demanded else share, config.allocation),
             )
         )
     return base.model_copy(update={"skills": tuple(parts), "learning_rate": learning_rate})
@@ -246,12 +256,13 @@ def written_by_level(standing: Standing, rows: int, easier: bool = False) -> dic
     return {level: count for level, count in apportion(weights, rows).items() if count}
 
 
-def _reason(standing: Standing, share: Fraction, by_floor: Fraction) -> str:
+def _reason(standing: Standing, share: Fraction, by_floor: Fraction, rule: Rule) -> str:
     right, n = standing.accuracy.correct, standing.accuracy.n
     if not standing.teachable:
         rows = "no rows: the pool has none and none may be written"
     elif share > by_floor:
-        rows = f"{_percent(share - by_floor)} of the rows by failures, {_percent(by_floor)} by the uniform floor"
+        by = rule.replace("_", " ")
+        rows = f"{_percent(share - by_floor)} of the rows by {by}, {_percent(by_floor)} by the uniform floor"
     else:
         rows = f"{_percent(share)} of the rows by the uniform floor"
     if standing.levels and not standing.in_pool:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from curriculum.judging import JudgeReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
-from curriculum.round_records import GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
+from curriculum.round_records import Allocation, GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
 from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherReport
@@ -96,6 +96,9 @@ class TrainingReport(Part):
     rows: int
     training_tokens: int
     target_tokens: int
+    skill_tokens: dict[str, int] = Field(
+        default={}, description="training tokens by the skill a row was chosen for, split by the length of its texts"
+    )
     steps: int
     losses: tuple[float, ...] = Field(description="one an optimizer step, in nats a target token")
     gradient_norms: tuple[float, ...] = Field(default=(), description="one an optimizer step, before clipping")
@@ -134,6 +137,7 @@ class RoundReport(GateDecision):
     verdicts_after: VerdictCounts | None = Field(description="of the candidate on the gate split")
     probe: ProbeReport | None
     plan: RoundPlan | None
+    allocation: Allocation | None = Field(default=None, description="shares of the skills under every rule")
     mixture: tuple[MixtureCell, ...]
     dropped: tuple[DroppedCount, ...]
     training: TrainingReport | None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
+from curriculum.mixture import apportion
 from curriculum.records import Diagnosis, Example, Grade, Rate, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import (
     ArmRates,
@@ -26,6 +27,7 @@ from curriculum.report import (
 )
 from curriculum.round_records import (
     Adapter,
+    Allocation,
     DroppedRow,
     GateDecision,
     MissingSkillProfile,
@@ -64,6 +66,7 @@ class RoundRecords(NamedTuple):
     probe_grades: Sequence[Grade] = ()
     diagnoses: Sequence[Diagnosis] = ()
     plan: RoundPlan | None = None
+    allocation: Allocation | None = None
     rows: Sequence[TrainingRow] = ()
     dropped: Sequence[DroppedRow] = ()
     adapter: Adapter | None = None
@@ -88,6 +91,7 @@ def round_report(
         verdicts_after=verdict_counts(records.grades_after) if records.decision.candidate else None,
         probe=_probe(records.profile) if records.profile else None,
         plan=records.plan,
+        allocation=records.allocation,
         mixture=_mixture(records.rows),
         dropped=_dropped(records.dropped),
         training=_training(records, records.adapter) if records.adapter else None,
@@ -171,6 +175,7 @@ def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
         rows=adapter.rows,
         training_tokens=adapter.training_tokens,
         target_tokens=adapter.target_tokens,
+        skill_tokens=_skill_tokens(records.rows, adapter.training_tokens),
         steps=adapter.steps,
         losses=tuple(losses),
         gradient_norms=tuple(norms),
@@ -179,6 +184,14 @@ def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
         divergence_margin=min(margins, default=None),
         clipped_steps=None if limit is None or not norms else sum(norm > limit for norm in norms),
     )
+
+
+def _skill_tokens(rows: Sequence[TrainingRow], tokens: int) -> dict[str, int]:
+    """The training tokens split over skills: nobody counted them apart, so each row counts by its characters."""
+    lengths: Counter[str] = Counter()
+    for row in rows:
+        lengths[row.skill] += sum(len(text) for text in (row.question, row.target, *(m.content for m in row.history)))
+    return apportion(dict(sorted(lengths.items())), tokens) if lengths.total() else {}
 
 
 def _failures(

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from curriculum import report_allocation, teacher_words
 from curriculum import report_words as words
-from curriculum import teacher_words
 from curriculum.records import Rate
 from curriculum.report import RoundReport, RunReport, Timings
 
@@ -60,6 +60,7 @@ def render_html(report: RunReport, timings: Timings) -> str:
         timings=timings,
         words=words,
         teacher_words=teacher_words,
+        rules=report_allocation,
         chart=chart(report.rounds),
         curve=curve,
         width=WIDTH,

@@ -14,8 +14,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from curriculum import report_allocation, teacher_words
 from curriculum import report_words as words
-from curriculum import teacher_words
 from curriculum.errors import UserError
 from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
 from curriculum.round_records import GateSkill
@@ -38,7 +38,7 @@ def render_markdown(report: RunReport, timings: Timings) -> str:
     )
     environment.filters["fenced"] = fenced
     return environment.get_template("report.md.jinja").render(
-        report=report, timings=timings, words=words, teacher_words=teacher_words
+        report=report, timings=timings, words=words, teacher_words=teacher_words, rules=report_allocation
     )
 
 
@@ -119,6 +119,11 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         parts.append(safe_text(f"Changed after the rollback: {round_.plan.changed}"))
     if round_.probe or round_.mixture:
         parts.append(_work_table(report, round_))
+    if round_.allocation:
+        parts.append(_allocation_table(round_))
+        parts.append(safe_text(report_allocation.expected_words(round_)))
+    if price := report_allocation.price_words(report, round_):
+        parts.append(safe_text(price))
     if drawn := words.signals_words(round_):
         parts.append(safe_text(drawn))
     if round_.training:
@@ -186,6 +191,14 @@ def _work_table(report: RunReport, round_: RoundReport) -> Table:
         missing = str(w.probe.missing) if w.probe else words.NONE
         probe = words.rate_short(w.probe.accuracy if w.probe else None)
         add_row(table, [w.skill, probe, missing, str(w.pool), str(w.written), str(w.replay)])
+    return table
+
+
+def _allocation_table(round_: RoundReport) -> Table:
+    heads = ["skill", "fail", "learn", "gain", "given", "expected", "a point", "curve"]
+    table = narrow_table("Shares by failures, learnability and expected gain, %; points and tokens", heads)
+    for row in report_allocation.allocation_rows(round_):
+        add_row(table, [row.skill, *row.cells, row.status.partition(":")[0]])
     return table
 
 

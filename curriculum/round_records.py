@@ -70,6 +70,44 @@ class MissingSkillProfile(Record):
     cells: tuple[SkillProfile, ...] = Field(description="one a skill and difficulty, sorted by both")
 
 
+Rule = Literal["failures", "learnability", "expected_gain"]
+"""How new rows are split over skills; see `allocation`."""
+
+Status = Literal["open", "mastered", "parked"]
+"""What the learning curves say of a skill. Parked: no gain is expected of further rows in this form."""
+
+
+class RuleShares(Part):
+    """One skill's share of a round's new rows under every rule."""
+
+    failures: float = Field(ge=0, le=1)
+    learnability: float = Field(ge=0, le=1)
+    expected_gain: float = Field(ge=0, le=1)
+
+
+class SkillAllocation(Part):
+    """What the rules would give one skill, and what its learning curve says."""
+
+    skill: str
+    shares: RuleShares
+    status: Status
+    rows: float = Field(ge=0, description="effective rows of it that the current adapter was trained on")
+    flat: float = Field(ge=0, le=1, description="probability that rows in this form gain nothing; a cautious one")
+    gain: float = Field(description="accuracy that this round's rows by the run's own rule are expected to gain")
+    gain_low: float = Field(description="lower end of the central range with 80 % of the probability")
+    gain_high: float
+
+
+class Allocation(Record):
+    """Every skill's share of a round's new rows under each rule, for the skills that can be taught."""
+
+    round: int
+    rule: Rule = Field(description="the one the plan starts from; rollbacks and persons may change what it gives")
+    points: int = Field(ge=1, description="adapters whose probe answers the curves are fitted to, the base included")
+    decay: float = Field(ge=0, lt=1, description="share of earlier rows' effect that a round is taken to undo")
+    skills: tuple[SkillAllocation, ...] = Field(description="sorted by skill")
+
+
 class SkillPlan(Part):
     """What one round does about one skill."""
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from curriculum.records import Example, Sampling, StudentAnswer
-from curriculum.round_records import TrainingRow
+from curriculum.round_records import Allocation, Rule, RuleShares, SkillAllocation, TrainingRow
 
 
 def training_row(**fields: Any) -> TrainingRow:
@@ -36,3 +36,14 @@ def student_answer(example: Example, text: str, **fields: Any) -> StudentAnswer:
         "completion_tokens": 1,
     }
     return StudentAnswer(example_id=example.id, text=text, **plain | fields)
+
+
+def allocation(rule: Rule, **shares: float) -> Allocation:
+    """What `rule` would give each skill, the other rules nothing; curves expect 10 points of each."""
+    none = {"failures": 0.0, "learnability": 0.0, "expected_gain": 0.0}
+    curve: dict[str, Any] = {"status": "open", "rows": 0, "flat": 0.2, "gain": 0.1, "gain_low": 0, "gain_high": 0.2}
+    parts = [
+        SkillAllocation(skill=skill, shares=RuleShares(**none | {rule: share}), **curve)
+        for skill, share in sorted(shares.items())
+    ]
+    return Allocation(round=1, rule=rule, points=1, decay=0, skills=tuple(parts))

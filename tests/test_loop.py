@@ -59,6 +59,24 @@ def test_the_report_follows_its_published_schema(finished: Path) -> None:
     assert report["final"]["adapter"]["rate"] > report["final"]["base"]["rate"]
 
 
+def test_rows_follow_the_expected_gain_where_the_config_says_so(finished: Path, tmp_path: Path) -> None:
+    done = tutelage("run", write_config(tmp_path), "--name", "run", "--set", "plan.allocation=expected_gain")
+    assert done.code == 0, done.err
+    by_failures = json.loads((finished / "round_02" / "plan" / "allocation.json").read_text())
+    made = json.loads((tmp_path / "run" / "round_02" / "plan" / "allocation.json").read_text())
+    assert (by_failures["rule"], made["rule"], made["points"]) == ("failures", "expected_gain", 2)
+    plan = yaml.safe_load((tmp_path / "run" / "round_02" / "plan" / "plan.proposed.yaml").read_text())
+    shares = {s["skill"]: s["shares"]["expected_gain"] for s in made["skills"]}
+    assert {s["skill"]: s["share"] for s in plan["skills"]} == pytest.approx(shares)
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "round_02" / "build" / "training_set.jsonl").read_text().splitlines()
+    ]
+    assert {r["layer"] for r in rows} == {"uniform floor", "expected gain", "replay"}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["rounds"][2]["allocation"] == made
+
+
 def test_items_that_need_several_skills_go_through_the_whole_loop(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     tree = yaml.safe_load(config.read_text())

@@ -283,6 +283,13 @@ def test_the_rows_of_the_uniform_floor_are_marked(
     assert {r.layer for r in rows} <= {"uniform floor", "missing skill share"}
 
 
+def test_rows_say_which_rule_chose_them() -> None:
+    wanted = plan({"add": 3, "sort": 1}, add=0.8, sort=0.2)
+    draws, examples, labels = [Draw(POOL[0].id, "add", 3), Draw(POOL[1].id, "sort", 1)], {e.id: e for e in POOL}, LABELS
+    rows = training_rows(wanted, draws, examples, [], [], labels, lambda e: [e.gold], 0.4, "expected_gain")
+    assert Counter(r.layer for r in rows) == {"uniform floor": 2, "expected gain": 2}
+
+
 # Several worked solutions
 
 

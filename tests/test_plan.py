@@ -4,11 +4,19 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import allocation
 
 from curriculum.config import Config
 from curriculum.plan import PastRound, check_edited, make_plan
 from curriculum.records import Skill, SkillCatalogue
-from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillPlan, SkillProfile, VerdictCounts
+from curriculum.round_records import (
+    Allocation,
+    MissingSkillProfile,
+    RoundPlan,
+    SkillPlan,
+    SkillProfile,
+    VerdictCounts,
+)
 from curriculum.statistics import wilson
 
 SKILLS = ("add", "count", "sort")
@@ -59,10 +67,11 @@ def planned(
     levels: Mapping[str, Sequence[int]] = LEVELS,
     history: Sequence[PastRound] = (),
     accepted_rows: int = 0,
+    by: Allocation | None = None,
 ) -> RoundPlan:
     round_ = len(history) + 1
     return make_plan(
-        round_, settings or config(), of, skills or catalogue(*SKILLS), pool, history, levels, accepted_rows
+        round_, settings or config(), of, skills or catalogue(*SKILLS), pool, history, levels, accepted_rows, by
     )
 
 
@@ -179,6 +188,26 @@ def test_written_rows_go_to_the_levels_where_the_skill_was_missing() -> None:
     assert set(written(planned(profile({"add": (9, 1)}), config(uniform_floor=0.5)))["sort"]) == {1, 2, 3}, (
         "evenly where nothing is known"
     )
+
+
+def test_rows_follow_the_shares_of_the_rule_that_the_config_names() -> None:
+    settings = config(allocation="expected_gain", uniform_floor=0.15)
+    plan = planned(settings=settings, by=allocation("expected_gain", add=0.05, count=0.25, sort=0.7))
+    assert rows(plan) == {"add": 5, "count": 25, "sort": 70}
+    assert [s.share for s in plan.skills] == pytest.approx([0.05, 0.25, 0.7])
+    assert plan.skills[1].reason.endswith("20.0 % of the rows by expected gain, 5.0 % by the uniform floor")
+    assert plan.skills[0].reason.endswith("5.0 % of the rows by the uniform floor")
+
+
+def test_shares_by_failures_are_those_without_an_allocation() -> None:
+    assert planned(by=allocation("failures", add=0, count=0, sort=1)) == planned()
+
+
+def test_the_third_rollback_spreads_rows_evenly_whatever_the_rule() -> None:
+    by_gain = allocation("expected_gain", add=0.05, count=0.25, sort=0.7)
+    plans = after_rollbacks(3, settings=config(patience=9, allocation="expected_gain"), by=by_gain)
+    assert sorted(rows(plans[-1]).values()) == [33, 33, 34]
+    assert rows(plans[-2]) == rows(plans[0])
 
 
 @pytest.mark.parametrize(("cap", "expected"), [(None, 70), (50, 50), (100, 70), (0, 0)])

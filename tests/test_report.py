@@ -10,13 +10,14 @@ from typing import NamedTuple
 import jsonschema
 import pytest
 from rich.console import Console
-from samples import student_answer, training_row
+from samples import allocation, student_answer, training_row
 
 from curriculum.config import GateConfig
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide, stopped
-from curriculum.records import Diagnosis, Example, Grade, SkillLabel, StudentAnswer, Verdict
+from curriculum.records import Change, Diagnosis, Example, Grade, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import RunReport, StageTiming, Timings, read_timings
+from curriculum.report_allocation import final_price_words, price_words, status_words
 from curriculum.report_build import MAX_FAILURES, ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import escape_markdown, fenced, print_terminal, render_markdown, render_terminal
@@ -155,6 +156,7 @@ def round_records(text: str) -> tuple[RoundRecords, dict[str, Example]]:
         probe_answers=[probe.answer],
         probe_grades=[probe.grade],
         diagnoses=[probe.diagnosis],
+        allocation=allocation("failures", **{text: 1.0}),
         plan=RoundPlan(round=1, action="train", skills=(plan,), learning_rate=1e-4, epochs=1, seed=0, changed=text),
         rows=rows,
         dropped=[DroppedRow(example_id="e", skill=text, origin="written", reason=text)] * 3,
@@ -269,6 +271,52 @@ def test_final_pairs_items_and_tells_format_apart() -> None:
     assert made.strict.adapter.correct == 18
     assert made.format_share == pytest.approx((18 - 4) / 39 - 28 / 39)
     assert made.verdicts.base.failed == 1
+
+
+@pytest.mark.parametrize("view", ["html", "markdown", "terminal"])
+def test_shares_under_every_rule_and_the_price_are_shown(view: str) -> None:
+    report = run_report("gcd")
+    page = Page(render_html(report, Timings())).text
+    text = {"html": page, "markdown": render_markdown(report, Timings()), "terminal": terminal(report, 1)}[view]
+    # 100 training tokens, 10 points expected of the one skill, 55 seen.
+    for shown in ("100.0", "+10.0 (+0.0 to +20.0)", "open", "Rule: failures", "the gate saw"):
+        assert shown in " ".join(text.split())
+    assert "Price: 100 training tokens for +55.0 points" in " ".join(text.split())
+
+
+def test_a_price_says_what_is_not_known() -> None:
+    report = run_report("gcd")
+    first = report.rounds[1]
+
+    def words(change: Change) -> str:
+        return price_words(report, first.model_copy(update={"change": change}))
+
+    sure, unsure, none = ((0.1, 0.05, 0.15), (0.1, -0.02, 0.22), (-0.1, -0.2, 0.0))
+    made = [
+        words(Change(n=40, gained=4, lost=0, change=c, low=low, high=high)) for c, low, high in (sure, unsure, none)
+    ]
+    assert made[0].endswith("10 training tokens a point, at most 20 together.")
+    assert made[1].endswith("10 training tokens a point, with no upper bound.")
+    assert made[2].endswith("no point was gained.")
+    assert price_words(report, report.rounds[0]) == ""
+    assert final_price_words(report).startswith("Price: 100 training tokens for +70.0 points")
+
+
+def test_a_parked_skill_is_never_called_unlearnable() -> None:
+    part = allocation("failures", gcd=1.0).skills[0]
+    assert status_words(part) == "open"
+    parked = status_words(part.model_copy(update={"status": "parked", "rows": 61.4}))
+    assert parked == "parked: no gain expected in this form after 61 rows"
+
+
+def test_training_tokens_are_split_over_skills_by_length_of_text() -> None:
+    records, examples = round_records("gcd")
+    rows = [
+        training_row(id="a", skill="long", question="q" * 30, target="t" * 30),
+        training_row(id="b", skill="short", question="q" * 15, target="t" * 5),
+    ]
+    made = round_report(records._replace(rows=rows), examples, LABELS | dict.fromkeys(examples, LABELS["i0"]))
+    assert made.training is not None and made.training.skill_tokens == {"long": 75, "short": 25}
 
 
 @pytest.mark.parametrize("view", ["html", "markdown", "terminal"])
