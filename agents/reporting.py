@@ -26,7 +26,7 @@ from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read
 from curriculum.report_build import ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
-from curriculum.report_words import decision_words
+from curriculum.report_words import cut_words, decision_words
 from curriculum.round_records import Adapter, Allocation, DroppedRow, MissingSkillProfile, Serving, TrainingRow
 from curriculum.rundir import (
     DONE,
@@ -64,7 +64,10 @@ def report(loop: Loop, state: State) -> State:
     done_before = (folder / DONE).exists()
     update = loop.stage(folder, inputs, work)
     if not done_before:
-        loop.say(f"round {round_}: {decision_words(read_record(folder / 'report.json', RoundReport))}")
+        made = read_record(folder / "report.json", RoundReport)
+        loop.say(f"round {round_}: {decision_words(made)}")
+        if round_ == 0 and (cut := cut_words(made.verdicts_before, loop.config.student.max_new_tokens)):
+            loop.say(f"warning: {cut}")
         write_pages(loop.run, loop.config)
         track(loop.run, loop.config, loop.say)
     loop.check_stop()
@@ -185,6 +188,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         final = FinalReport.model_validate(read_json(run.stage_path("final") / "final.json")["final"])
     status = "running" if final is None else "stopped" if by_rule else "finished"
     splits = read_json(run.stage_path("prepare") / "splits.json")
+    cut = cut_words(final.verdicts.base if final else rounds[0].verdicts_before, config.student.max_new_tokens)
     return RunReport(
         run=run.path.name,
         status=status,
@@ -200,7 +204,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         config_hash=config.identity_hash,
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],
-        notes=(*_notes(config), *_served(run), *_lineage(facts)),
+        notes=(*_notes(config), *([cut] if cut else []), *_served(run), *_lineage(facts)),
         final=final,
         rounds=tuple(rounds),
     )

@@ -16,6 +16,8 @@ from curriculum.report import FinalReport, RoundReport, RunReport, StageTiming, 
 from curriculum.round_records import SkillPlan, SkillProfile, VerdictCounts
 
 NONE = "–"
+MOST_CUT = 0.2
+"""Share of the base's answers that may be cut off before a reader is warned."""
 
 
 def visible(text: str) -> str:
@@ -159,6 +161,16 @@ def format_words(final: FinalReport) -> str:
         f"By the lenient extraction the gain over the base is {points(lenient)} points. By the strict extraction it is "
         f"{points(gain)} (base {rate_words(strict.base)}, adapter {rate_words(strict.adapter)}): "
         f"learning the answer format alone bought {points(final.format_share)} points, which the headline leaves out."
+    )
+
+
+def cut_words(base: VerdictCounts, limit: int) -> str:
+    """A warning where many of the base's answers were cut off; empty where few were."""
+    if base.truncated <= MOST_CUT * base.graded:
+        return ""
+    return (
+        f"{base.truncated} of {base.graded} answers of the base were cut at {limit} tokens (student.max_new_tokens): "
+        "what they would have said is not known, so gains over the base flatter. Raise that limit."
     )
 
 

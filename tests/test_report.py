@@ -21,7 +21,7 @@ from curriculum.report_allocation import final_price_words, price_words, status_
 from curriculum.report_build import MAX_FAILURES, ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import escape_markdown, fenced, print_terminal, render_markdown, render_terminal
-from curriculum.report_words import headline, visible
+from curriculum.report_words import cut_words, headline, visible
 from curriculum.round_records import (
     Adapter,
     DroppedRow,
@@ -421,6 +421,12 @@ def test_terminal_shows_counts_and_intervals(capsys: pytest.CaptureFixture[str])
 def test_terminal_refuses_an_unknown_round(hostile: RunReport) -> None:
     with pytest.raises(UserError, match="rounds \\(0, 1\\), got --round 7"):
         render_terminal(hostile, TIMINGS, 7)
+
+
+@pytest.mark.parametrize(("cut", "warned"), [(0, False), (20, False), (21, True), (100, True)])
+def test_many_answers_of_the_base_that_were_cut_off_are_a_warning(cut: int, warned: bool) -> None:
+    said = cut_words(VerdictCounts(truncated=cut, wrong=100 - cut, failed=7), 64)
+    assert said.startswith(f"{cut} of 100 answers of the base were cut at 64 tokens") if warned else said == ""
 
 
 def test_a_run_without_rounds_or_final_has_every_view() -> None:
