@@ -94,7 +94,7 @@ def planned(reply: PlanReply, view: PlannerView, by_rule: RoundPlan) -> RoundPla
     if given.written_rows > max(bounds.written, written_only):
         raise Rejected(
             "over_budget",
-            f"{given.written_rows} rows are to be written, at most {bounds.written} may be: take pool rows",
+            f"{given.written_rows} rows are to be written, at most {bounds.written} may be: take rows from the pool",
         )
     levels = {s.skill: s.levels for s in bounds.standings}
     faults = check_edited(by_rule, given, view.pool_sizes, view.catalogue, levels)

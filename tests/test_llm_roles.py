@@ -156,12 +156,14 @@ def test_the_loop_runs_on_a_judges_verdicts(tmp_path: Path) -> None:
         assert done.code == 0, done.err
         run = tmp_path / "run"
         judged = [s for s in server.seen if "who decides" in s.body]
-        exact = started_with_exact(tmp_path)
     grades = [g for path in run.rglob("grades.jsonl") for g in lines(path)]
     assert {g["grader"] for g in grades} == {"judge"} and all(g["judged"] for g in grades if g["extracted"])
-    # The fake judge compares texts as `exact` does, so that every decision is the same.
-    decisions = [[r["decision"] for r in report_of(r_)["rounds"]] for r_ in (run, exact)]
-    assert decisions[0] == decisions[1]
+    # The fake judge compares texts as `exact` does; verdicts of both kinds occur, and decide.
+    assert {(g["verdict"], g["judged"]["check"]) for g in grades if "judged" in g} == {
+        ("correct", "correct"),
+        ("wrong", "wrong"),
+    }
+    assert {r["decision"] for r in report_of(run)["rounds"][1:]} <= {"accepted", "rolled_back"}
     judging = report_of(run)["judging"]
     assert judging["answers"] == sum(g["judged"] is not None for g in grades if "judged" in g)
     by_name = {a["against"]: a for a in judging["agreement"]}
@@ -176,14 +178,6 @@ def test_the_loop_runs_on_a_judges_verdicts(tmp_path: Path) -> None:
     spend = report_of(run)["teaching"]["spend"]
     assert {r["round"] for r in spend if r["role"] == "judge"} >= {None, 0, 1}
     assert not [p for p in run.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
-
-
-def started_with_exact(folder: Path) -> Path:
-    """The same run with the grader `exact`; returns its folder."""
-    sets = ["data.grader=exact", "data.grader_rubric=null", "data.grader_check=null", "teacher.second_judge=null"]
-    done = tutelage("run", folder / "small.yaml", "--name", "exact", *(f"--set={s}" for s in sets))
-    assert done.code == 0, done.err
-    return folder / "exact"
 
 
 def test_a_judge_that_is_often_unsure_stops_the_run_with_what_to_do(tmp_path: Path) -> None:
