@@ -260,7 +260,7 @@ def _reason(standing: Standing, share: Fraction, by_floor: Fraction, rule: Rule)
     right, n = standing.accuracy.correct, standing.accuracy.n
     if not standing.teachable:
         rows = "no rows: the pool has none and none may be written"
-    elif share > by_floor:
+    elif round(share - by_floor, 3):  # what is not printed as 0.0 %
         by = rule.replace("_", " ")
         rows = f"{_percent(share - by_floor)} of the rows by {by}, {_percent(by_floor)} by the uniform floor"
     else:

@@ -8,9 +8,8 @@ import pytest
 from samples import training_row
 
 from agents.history import gate_folder, measured_folders, measurements, pool_index, pool_sizes
-from curriculum.gate import baseline
 from curriculum.records import Example, SkillLabel, Split
-from curriculum.round_records import MissingSkillProfile, VerdictCounts
+from curriculum.round_records import GateDecision, MissingSkillProfile, VerdictCounts
 from curriculum.rundir import RunDir, write_record, write_records
 from curriculum.statistics import wilson
 
@@ -55,6 +54,8 @@ def test_measurements_are_of_accepted_adapters_with_the_rows_they_have_on_top(
     made: Any = SimpleNamespace(run=run, config=SimpleNamespace(training=SimpleNamespace(start=start)))
     sets = {1: ["add", "add", "add+sort"], 2: ["add"] * 9, 3: ["add+sort", "add+sort", "sort", "sort"]}
     for round_ in (1, 2, 3, 4):
+        for stage in ("profile", "build", "gate"):
+            run.round_stage(round_, stage).mkdir(parents=True)
         write_record(
             run.round_stage(round_, "profile") / "profile.json",
             MissingSkillProfile(
@@ -65,7 +66,21 @@ def test_measurements_are_of_accepted_adapters_with_the_rows_they_have_on_top(
         decision = "rolled_back" if round_ == 2 else "accepted"
         write_record(
             gate_folder(made, round_) / "decision.json",
-            baseline(round_, "base", [], {}).model_copy(update={"decision": decision}),
+            GateDecision(
+                round=round_,
+                decision=decision,  # type: ignore[arg-type]
+                reason="",
+                current="base",
+                candidate="x",
+                before=wilson(0, 0),
+                after=None,
+                change=None,
+                p_value=None,
+                rule="",
+                false_accept_rate=None,
+                detectable_gain=None,
+                skills=(),
+            ),
         )
         taught = [training_row(id=str(i), skill=s.split("+")[0], skills=tuple(s.split("+"))) for i, s in enumerate(of)]
         write_records(run.round_stage(round_, "build") / "training_set.jsonl", taught)
