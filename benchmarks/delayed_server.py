@@ -18,6 +18,8 @@ ROW = re.compile(rb"Row (\d+):")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 LABEL = {"id": "q1", "reason": "The student adds two numbers.", "skills": ["skill_03", "skill_07"], "difficulty": 2}
 GOOD = json.dumps({"labels": [LABEL]})
+PROBE = json.dumps({"name": "Jason", "age": 25})
+"""What Curator wants to hear before it believes that a server keeps to a schema."""
 ONE_IN, FAILS_AT, CUT_AT = 50, 7, 23
 
 
@@ -131,7 +133,8 @@ class Connection(asyncio.Protocol):
         cut = first and is_cut(row or 0)
         if row is not None and not cut:
             counts.good[row] += 1
-        message = {"role": "assistant", "content": GOOD[: len(GOOD) // 2] if cut else GOOD, "refusal": None}
+        content = PROBE if row is None else GOOD[: len(GOOD) // 2] if cut else GOOD
+        message = {"role": "assistant", "content": content, "refusal": None}
         answer = {
             "id": "chatcmpl-1",
             "object": "chat.completion",

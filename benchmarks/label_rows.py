@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,13 @@ def setting(job: dict[str, Any]) -> tuple[Sequence[Any], Any, Any]:
 
 def curator(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
     """Bespoke Curator's `LLM` over its OpenAI backend, its own retries; rate limits as high as they go."""
-    os.environ |= {"CURATOR_CACHE_DIR": str(folder), "TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
+    # It counts tokens with an encoding it would download; litellm, which it needs, brings the file.
+    litellm = find_spec("litellm")
+    assert litellm is not None and litellm.origin is not None
+    encodings = Path(litellm.origin).parent / "litellm_core_utils" / "tokenizers"
+    os.environ |= {"TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(encodings)
     from bespokelabs import curator
-    from datasets import Dataset
 
     class Labeller(curator.LLM):  # type: ignore[misc]
         response_format = Labels
@@ -99,7 +104,7 @@ def curator(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
 
     limits = {"max_concurrent_requests": job["concurrency"], "max_requests_per_minute": 10**6}
     limits |= {"max_tokens_per_minute": 10**9}
-    rows = Dataset.from_list([{"row": row["row"], "prompt": row["prompt"]} for row in job["rows"]])
+    rows = [{"row": row["row"], "prompt": row["prompt"]} for row in job["rows"]]
     since = time.perf_counter()
     labeller = Labeller(
         model_name="gpt-4",
