@@ -46,7 +46,7 @@ class Limiter:
                 continue
             async with self._changed:
                 await self._changed.wait_for(lambda: self._active < int(self.limit))
-                # One is woken at a time, and wakes the next: waking hundreds for each slot costs more than the requests.
+                # One is woken at a time, and wakes the next: waking all for each slot costs more than the requests.
                 self._changed.notify()
                 if time.monotonic() >= self._not_before:  # else a pause began while this one waited
                     check_stop()

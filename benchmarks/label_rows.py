@@ -1,8 +1,8 @@
 """Labels the rows of `teacher_client.py` with one of three programs: `python label_rows.py PROGRAM JOB`.
 
 Runs in the program's own environment: only its own function imports anything of it. JOB is a JSON file with the
-server's address, the rows (number, question, prompt) and the number of requests at once. Prints one JSON line: seconds of
-the labelling call without imports, and the rows that came back with a label that fits the schema.
+server's address, the rows (number and prompt) and the number of requests at once. Prints one JSON line: seconds of the
+labelling call without imports, and how many rows came back with a label that fits the schema.
 """
 
 import json
@@ -118,7 +118,10 @@ def curator(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
 
 
 def distilabel(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
-    """distilabel's `TextGeneration` over its `OpenAILLM`; its batch is as large as the number of requests at once."""
+    """The `TextGeneration` of distilabel over its `OpenAILLM`; its batch is as large as the number of requests at once.
+
+    Of itself it asks for tool calls and does not ask again where a reply does not fit: then it loses the batch.
+    """
     from distilabel.models.llms import OpenAILLM
     from distilabel.pipeline import Pipeline
     from distilabel.steps import LoadDataFromDicts
@@ -133,7 +136,7 @@ def distilabel(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
                 model="gpt-4",
                 base_url=job["url"] + "/v1",
                 api_key="none",
-                structured_output={"schema": Labels},
+                structured_output={"schema": Labels, "mode": "json_schema_mode", "max_retries": 3},
                 generation_kwargs={"temperature": 0.0, "max_new_tokens": MOST_TOKENS},
             ),
             input_batch_size=job["concurrency"],

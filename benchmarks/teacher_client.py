@@ -3,14 +3,16 @@
     python benchmarks/teacher_client.py --install     (once: makes an environment for each peer under .bench/)
     python benchmarks/teacher_client.py               (under ten minutes)
 
-The server (`delayed_server.py`, a process of its own) takes 0.5 s for each reply; one first request in fifty fails with a
-500, one first reply in fifty is cut. Each program (`label_rows.py`) has the same prompt, one question in a request, the same
-number of requests at once, JSON by schema, and its own retries. Ideal are requests × delay ÷ requests at once, with the
-requests that the program itself sent. `seconds` is the labelling call without imports, `whole` the process.
+The server (`delayed_server.py`, a process of its own) takes 0.5 s for each reply; one first request in fifty fails
+with a 500, one first reply in fifty is cut. Each program (`label_rows.py`) has the same prompt, one question in a
+request, the same number of requests at once, JSON by schema, and its own retries. Ideal are requests × delay ÷ requests
+at once, with the requests that the program itself sent. `seconds` is the labelling call without imports, `whole` the
+process.
 
-Each program labels all rows; again, killed (SIGKILL, all its processes) when half are answered, and started again; and
-once more with everything cached. `again` are requests for rows whose good reply had been delivered before: bought
-twice; `unheard` are replies that nobody was there for any more. Memory is the largest sum over its processes (proportional set size).
+Each program labels all rows; again with everything cached; and all rows in a new folder, killed (SIGKILL, all its
+processes) when half are answered, and started again; the counts of `resumed` are those of both. `again` are requests
+for rows whose good reply had been delivered before: bought twice; `unheard` are replies that nobody was there for any
+more. Memory is the largest sum over a program's processes (proportional set size).
 """
 
 import argparse
@@ -40,7 +42,8 @@ PEERS = {
 }
 EVERY = 0.5
 """Seconds between two looks at memory and at the server."""
-LONGEST = 300.0
+LONGEST = 240.0
+HEAD = "program     phase    seconds  whole  rows/s  of ideal  requests  lost  again  unheard  at once  memory, MB"
 
 
 class Server:
@@ -98,7 +101,7 @@ def main() -> None:
     server = Server(given.delay)
     try:
         print(f"{given.rows} rows, {given.delay:g} s a reply, {given.concurrency} at once")
-        print("program     phase    seconds  whole  rows/s  of ideal  requests  lost  again  unheard  at once  memory, MB")
+        print(HEAD)
         for name in given.programs.split(","):
             with tempfile.TemporaryDirectory() as folder:
                 phases(name, pythons[name], server, given, Path(folder))

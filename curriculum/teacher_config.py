@@ -108,8 +108,8 @@ class EndpointKeys(Section):
             )
         if name is not None and not any(word in name for word in SECRET):
             raise ValueError(
-                f"`key_variable`: expected a name with one of {', '.join(SECRET)} in it, got {name}: only variables named "
-                "so are kept from worker processes. Use another name, such as TEACHER_KEY"
+                f"`key_variable`: expected a name with one of {', '.join(SECRET)} in it, such as TEACHER_KEY, got "
+                "another: worker processes are given all other variables"
             )
         return self
 

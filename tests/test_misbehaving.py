@@ -1,4 +1,4 @@
-"""Each way in which the FAKE server misbehaves, one at a time and all mixed: every item is done or listed, none twice."""
+"""Each way in which the FAKE server misbehaves, alone and all mixed: every item is done or listed, none twice."""
 
 import json
 from collections import Counter
@@ -18,8 +18,11 @@ from curriculum.teacher_records import CallEvent, TeacherFailure
 CATALOGUE = SkillCatalogue(teacher="m", skills=tuple(Skill(id=s, name=s, writable=True) for s in SKILLS))
 DONE, STALLED = "done", ("stall", "stall_midway")
 ENDS = {
-    **dict.fromkeys(("429", "429_retry_after", "500", "503", "drop", "cut", "not_json", *STALLED), {"no_reply": 4}),
-    **dict.fromkeys(("slow", "prose", "preamble", "invalid_utf8", "no_usage"), {DONE: 4}),
+    **{
+        fault: {"no_reply": 4}
+        for fault in ("429", "429_retry_after", "500", "503", "drop", "cut", "not_json", *STALLED)
+    },
+    **{fault: {DONE: 4} for fault in ("slow", "prose", "preamble", "invalid_utf8", "no_usage")},
     "truncated": {"truncated": 4},
     "wrong_schema": {"schema": 4},
     "wrong_ids": {"wrong_ids": 2, DONE: 2},

@@ -160,7 +160,7 @@ def test_the_key_is_sent_and_is_nowhere_else(good: tuple[Path, list[Any], Finish
 
 
 def test_no_process_is_shown_the_key(tmp_path: Path) -> None:
-    """Looked at whenever a request comes in: what the process list shows of all processes, what our workers are given."""
+    """Looked at whenever a request comes in: the process list, and the environment of our workers."""
     shown: list[str] = []
     workers = set[int]()
 
