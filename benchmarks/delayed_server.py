@@ -16,6 +16,7 @@ from collections import Counter
 
 ROW = re.compile(rb"Row (\d+):")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+TOOL = re.compile(rb'"function": ?\{"name": ?"(\w+)"')
 LABEL = {"id": "q1", "reason": "The student adds two numbers.", "skills": ["skill_03", "skill_07"], "difficulty": 2}
 GOOD = json.dumps({"labels": [LABEL]})
 PROBE = json.dumps({"name": "Jason", "age": 25})
@@ -109,18 +110,19 @@ class Connection(asyncio.Protocol):
         found = ROW.search(body)
         if found is None:
             counts.others += 1
-            return self.reply(None, 0)
+            return self.reply(None, 0, None)
         row = int(found[1])
         counts.first = counts.first or server.loop.time()
         counts.asked[row] += 1
         counts.again += counts.good[row] > 0
         counts.busy += 1
         counts.most_busy = max(counts.most_busy, counts.busy)
-        server.loop.call_later(server.delay, self.reply, row, counts.asked[row])
+        tool = TOOL.search(body)
+        server.loop.call_later(server.delay, self.reply, row, counts.asked[row], tool and tool[1].decode())
         return None
 
-    def reply(self, row: int | None, try_: int) -> None:
-        """The end of a request, good or not."""
+    def reply(self, row: int | None, try_: int, tool: str | None) -> None:
+        """The end of a request, good or not; as a call of a tool where the request has one."""
         counts, first = self.server.counts, row is not None and try_ == 1
         if row is not None:
             counts.busy -= 1
@@ -134,7 +136,10 @@ class Connection(asyncio.Protocol):
         if row is not None and not cut:
             counts.good[row] += 1
         content = PROBE if row is None else GOOD[: len(GOOD) // 2] if cut else GOOD
-        message = {"role": "assistant", "content": content, "refusal": None}
+        message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+        if tool:
+            call = {"id": "call_1", "type": "function", "function": {"name": tool, "arguments": content}}
+            message |= {"content": None, "tool_calls": [call]}
         answer = {
             "id": "chatcmpl-1",
             "object": "chat.completion",

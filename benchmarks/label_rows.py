@@ -120,7 +120,7 @@ def curator(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
 def distilabel(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
     """The `TextGeneration` of distilabel over its `OpenAILLM`; its batch is as large as the number of requests at once.
 
-    Of itself it asks for tool calls and does not ask again where a reply does not fit: then it loses the batch.
+    It asks for tool calls. Of itself it does not ask again where a reply does not fit, and then loses the whole batch.
     """
     from distilabel.models.llms import OpenAILLM
     from distilabel.pipeline import Pipeline
@@ -136,7 +136,7 @@ def distilabel(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
                 model="gpt-4",
                 base_url=job["url"] + "/v1",
                 api_key="none",
-                structured_output={"schema": Labels, "mode": "json_schema_mode", "max_retries": 3},
+                structured_output={"schema": Labels, "max_retries": 3},
                 generation_kwargs={"temperature": 0.0, "max_new_tokens": MOST_TOKENS},
             ),
             input_batch_size=job["concurrency"],
