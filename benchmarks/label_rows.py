@@ -44,6 +44,8 @@ def tutelage(job: dict[str, Any], folder: Path) -> tuple[float, list[int]]:
     """As a run labels, one question in a request."""
     from contextlib import closing
 
+    import openai.resources.chat  # noqa: F401  (which the SDK would import at the first request)
+
     from agents.ledger import Ledger
     from agents.llm_teacher import LLMTeacher
     from curriculum.grading import Grader

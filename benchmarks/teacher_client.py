@@ -42,7 +42,7 @@ PEERS = {
 }
 EVERY = 0.5
 """Seconds between two looks at memory and at the server."""
-LONGEST = 240.0
+LONGEST = 600.0
 HEAD = "program     phase    seconds  whole  rows/s  of ideal  requests  lost  again  unheard  at once  memory, MB"
 
 
