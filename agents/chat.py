@@ -6,7 +6,6 @@ the ledger are here, in one place. Keys come from the environment and are handed
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,8 +22,6 @@ from curriculum.teacher_records import FailureKind, Reply
 
 MOST_REPLY_BYTES = 4_000_000
 """Of a reply's body; one that is longer is not read to its end."""
-POOL = 16
-"""Connections that a pool has, about."""
 MOST_LOST_IN_A_ROW = 8
 """Items whose every attempt failed, one after another, that stop the run: the endpoint is down."""
 OVERLOADED = (429, 503, 529)
@@ -50,9 +47,7 @@ class ChatClient:
         self._timeout, self._attempts = config.timeout_seconds, config.attempts
         self._first_wait = config.backoff_seconds
         self._check_stop = check_stop
-        self._clients: dict[tuple[str, str | None, int], openai.AsyncOpenAI] = {}
-        self._sent = 0
-        self._tls: ssl.SSLContext | None = None
+        self._clients: dict[tuple[str, str | None], openai.AsyncOpenAI] = {}
         self._limiters: dict[tuple[str, str, int], Limiter] = {}
         self._asking: dict[str, asyncio.Task[Reply]] = {}
         self._settled = asyncio.Condition()
@@ -209,11 +204,8 @@ class ChatClient:
         return _Fault("refused_request", f"status {status}: {_said(error)}", billed=False, final=True)
 
     def _client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
-        # A pool looks through all its connections for each request: several small ones are faster than one.
-        self._sent += 1
-        at = (endpoint.base_url, endpoint.key_variable, self._sent % -(-endpoint.concurrency // POOL))
+        at = (endpoint.base_url, endpoint.key_variable)
         if at not in self._clients:
-            self._tls = self._tls or httpx2.create_ssl_context()
             self._clients[at] = openai.AsyncOpenAI(
                 base_url=endpoint.base_url,
                 api_key=read_key(endpoint),
@@ -221,7 +213,7 @@ class ChatClient:
                 timeout=self._timeout,
                 # A redirect could lead anywhere; and what is on this machine needs no proxy.
                 http_client=openai.DefaultAsyncHttpxClient(
-                    verify=self._tls, follow_redirects=False, trust_env=not is_loopback(endpoint.base_url)
+                    follow_redirects=False, trust_env=not is_loopback(endpoint.base_url)
                 ),
             )
         return self._clients[at]
