@@ -162,12 +162,12 @@ class ChatClient:
 
     async def _send(self, endpoint: Endpoint, body: Mapping[str, Any], call: Call) -> tuple[Reply, Mapping[str, str]]:
         client = self._client(endpoint)
-        known = {name: value for name, value in body.items() if name not in endpoint.extra_body}
         try:
             async with (
                 asyncio.timeout(self._timeout),
+                # As `extra_body` it is sent as it is; the SDK would walk through the schema for each request.
                 client.chat.completions.with_streaming_response.create(
-                    **known, extra_body=endpoint.extra_body or None
+                    model=endpoint.model, messages=(), extra_body=body
                 ) as response,
             ):
                 content = bytearray()

@@ -46,6 +46,8 @@ class Limiter:
                 continue
             async with self._changed:
                 await self._changed.wait_for(lambda: self._active < int(self.limit))
+                # One is woken at a time, and wakes the next: waking all for each slot costs more than the requests.
+                self._changed.notify()
                 if time.monotonic() >= self._not_before:  # else a pause began while this one waited
                     check_stop()
                     self._active += 1
@@ -55,7 +57,7 @@ class Limiter:
         finally:
             async with self._changed:
                 self._active -= 1
-                self._changed.notify_all()
+                self._changed.notify()
 
     def succeeded(self) -> None:
         """One more request at once for every round of successes."""

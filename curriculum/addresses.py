@@ -1,7 +1,10 @@
-"""Which addresses may be sent a key or data: https, or this machine."""
+"""Which addresses may be sent a key or data: https, or this machine. What a variable that holds a key is called."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+"""A variable with one of these in its name is not given to a worker, so the name of one that holds a key has one."""
 
 
 def check_url(url: str, key: str, path: bool = True) -> None:

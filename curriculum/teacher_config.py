@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, model_validator
 
-from curriculum.addresses import check_url
+from curriculum.addresses import SECRET, check_url
 from curriculum.data_config import OPERATIONAL, Section
 
 Role = Literal["skills", "label", "diagnose", "write", "solve", "plan", "judge"]
@@ -105,6 +105,11 @@ class EndpointKeys(Section):
             raise ValueError(
                 "`key_variable`: expected the name of an environment variable in capitals, such as OPENAI_API_KEY, got "
                 "something else (not shown: it could be a key). Keys stay out of configs"
+            )
+        if name is not None and not any(word in name for word in SECRET):
+            raise ValueError(
+                f"`key_variable`: expected a name with one of {', '.join(SECRET)} in it, such as TEACHER_KEY, got "
+                "another: worker processes are given all other variables"
             )
         return self
 

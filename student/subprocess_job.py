@@ -19,12 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from curriculum.addresses import SECRET
 from curriculum.errors import OutOfMemory, StudentError, TrainingError, UserError
 
 Event = dict[str, Any]
 """Plain JSON values: a job, or what is said of it."""
-SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-"""A variable with one of these in its name is not given to a worker."""
 RAISED: dict[str, type[Exception]] = {e.__name__: e for e in (UserError, StudentError, TrainingError, OutOfMemory)}
 LOG_END_CHARACTERS = 2000
 NO_MEMORY = (

@@ -129,7 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
             raw = raw.replace(b"fake", b"\xff\xfe")
         if fault == "not_json":
             raw = b"<html>upstream error</html>"
-        return self._write(200, raw[: len(raw) // 2] if fault == "cut" else raw, {}, len(raw))
+        if fault in ("cut", "stall_midway"):
+            self._write(200, raw[: len(raw) // 2], {}, len(raw))
+            self.server.released.wait(30 if fault == "stall_midway" else 0)
+            self.close_connection = True
+            return self.connection.close()
+        return self._write(200, raw, {})
 
     def _write(self, status: int, raw: bytes, headers: dict[str, str], length: int | None = None) -> None:
         self.send_response(status)
@@ -139,9 +144,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw) if length is None else length))
         self.end_headers()
         self.wfile.write(raw)
-        if length is not None and length != len(raw):
-            self.close_connection = True
-            self.connection.close()
 
 
 def broken(fault: str | None, text: str) -> tuple[str | None, str, str | None]:

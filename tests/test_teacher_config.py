@@ -42,11 +42,11 @@ def test_a_key_goes_to_no_address_it_was_not_meant_for() -> None:
     moved = {"base_url": "https://elsewhere.example/v1"}
     prices = {"input": 1, "output": 2}
     made = teacher(
-        key_variable="MINE", prices=prices, extra_body={"a": 1}, roles={"solve": moved, "write": {"model": "n"}}
+        key_variable="MY_KEY", prices=prices, extra_body={"a": 1}, roles={"solve": moved, "write": {"model": "n"}}
     )
     assert made.endpoint("solve")[3] is None and made.endpoint("solve").extra_body == {}
     assert made.endpoint("solve").prices is None and made.endpoint("write").prices is None
-    assert made.endpoint("label").key_variable == made.endpoint("write").key_variable == "MINE"
+    assert made.endpoint("label").key_variable == made.endpoint("write").key_variable == "MY_KEY"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,7 @@ def load(folder: Path, teacher: dict[str, Any]) -> TeacherConfig:
         ({"kind": "llm"}, "`teacher.model` and `teacher.base_url`"),
         ({"model": "m"}, "`teacher.model` is for `kind: llm`"),
         ({"kind": "llm", "model": "m", "base_url": URL, "key_variable": "sk-s3cret"}, "not shown: it could be a key"),
+        ({"kind": "llm", "model": "m", "base_url": URL, "key_variable": "MINE"}, "expected a name with one of KEY, "),
         ({"kind": "llm", "model": "m", "base_url": URL, "budget": {"money": 1}}, "`budget.money` needs `prices`"),
         ({"kind": "llm", "model": "m", "base_url": URL, "labels": "data"}, "catalogue: {source: data}"),
         ({"kind": "llm", "model": "m", "base_url": URL, "catalogue": {"least": 9, "most": 3}}, "`least`"),

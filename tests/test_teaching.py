@@ -4,12 +4,14 @@ import json
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import FAULTS, FakeChatServer
 from command import Finished, canonical_files, tutelage, write_config
+from tiny_model import make_tiny_model
 
 from agents.recorded_usage import role_timings
 from agents.teacher_cost import config_forecast
@@ -155,6 +157,40 @@ def test_the_key_is_sent_and_is_nowhere_else(good: tuple[Path, list[Any], Finish
     assert {s.authorization for s in seen} == {f"Bearer {KEY}"}
     assert KEY not in done.out + done.err + "".join(s.body for s in seen)
     assert not [p for p in run.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+
+
+def test_no_process_is_shown_the_key(tmp_path: Path) -> None:
+    """Looked at whenever a request comes in: the process list, and the environment of our workers."""
+    shown: list[str] = []
+    workers = set[int]()
+
+    def look(prompt: str) -> None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended meanwhile, or is not ours to look at
+                words = (folder / "cmdline").read_bytes()
+                if KEY.encode() in words:
+                    shown.append(f"{folder.name}: {words!r}")
+                if b"grading_worker" in words or b"student.worker" in words:
+                    workers.add(int(folder.name))
+                    shown.extend(["environment"] if KEY.encode() in (folder / "environ").read_bytes() else [])
+
+    base = make_tiny_model(tmp_path / "model")
+    with FakeChatServer() as server:
+        server.script = look
+        config = config_of(tmp_path, server, "rows_per_call: 20")
+        over = (f"student.base={base}", "student.engine=transformers", "rounds=1")
+        done = started(config, *(part for key in over for part in ("--set", key)))
+    assert done.code == 0, done.err
+    assert workers and not shown
+
+
+@pytest.mark.parametrize("fault", ["401", "404", "400"])
+def test_a_server_that_repeats_the_key_gets_it_into_no_message(fault: str, tmp_path: Path) -> None:
+    with FakeChatServer((fault,)) as server:
+        done = started(config_of(tmp_path, server))
+        assert server.seen and all(s.authorization == f"Bearer {KEY}" for s in server.seen)
+    assert done.code == 2 and KEY not in done.out + done.err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 
 
 def test_a_cached_run_buys_nothing(good: tuple[Path, list[Any], Finished], tmp_path: Path) -> None:
