@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from curriculum.config import Config, PlanConfig
 from curriculum.mixture import apportion, skill_shares
 from curriculum.records import Rate, Skill, SkillCatalogue, content_id
-from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillPlan
+from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillPlan, SkillProfile
 
 
 class PastRound(NamedTuple):
@@ -30,6 +30,7 @@ class Standing(NamedTuple):
     missing: int
     accuracy: Rate
     mastered: bool
+    asked_without_gold: int
     in_pool: bool
     levels: tuple[int, ...]
     """Difficulties that can be written, easiest first; empty when none may be."""
@@ -172,11 +173,18 @@ def _standing(
         skill=skill.id,
         missing=overall.missing,
         accuracy=overall.accuracy,
-        mastered=rate is not None and rate >= config.target_rate,
+        mastered=rate is not None and rate >= config.target_rate and not _is_unsure(overall, config),
+        asked_without_gold=overall.without_gold.items if overall.without_gold else 0,
         in_pool=sum(pool_sizes.get(skill.id, {}).values()) > 0,
         levels=levels,
         missing_at=missing_at,
     )
+
+
+def _is_unsure(overall: SkillProfile, config: PlanConfig) -> bool:
+    """Whether more items without a gold answer were difficult than a mastered skill may get wrong."""
+    asked = overall.without_gold
+    return asked is not None and asked.difficult > (1 - config.target_rate) * asked.items
 
 
 def _nearest(difficulty: int, levels: Sequence[int]) -> int:
@@ -258,7 +266,9 @@ def _reason(standing: Standing, share: Fraction, by_floor: Fraction) -> str:
         rows += "; all written, the pool has none"
     if standing.mastered:
         return f"mastered, right in {right} of {n} probe answers; {rows}"
-    answers = f"right in {right} of {n}" if n else "no probe answers need it"
+    unjudged = f"{standing.asked_without_gold} asked without a gold answer" if standing.asked_without_gold else ""
+    answers = f"right in {right} of {n}" if n else "" if unjudged else "no probe answers need it"
+    answers = ", ".join(part for part in (answers, unjudged) if part)
     return f"missing in {standing.missing} failed probe answers, {answers}; {rows}"
 
 
