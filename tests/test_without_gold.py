@@ -122,10 +122,14 @@ def test_rows_without_an_answer_are_examples_only_where_the_config_says_so(tmp_p
 
 @pytest.mark.parametrize(
     "change",
-    [{"columns": None, "format": "gsm8k"}, {"columns": {"messages": "m"}}, {"columns": None, "format": "svamp"}],
+    [
+        {"columns": None, "format": "gsm8k"},
+        {"columns": {"messages": "m"}},
+        {"grader": "judge", "grader_rubric": "Be right."},
+    ],
 )
-def test_formats_whose_answers_cannot_be_blank_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="goes with a column of answers"):
+def test_data_whose_answers_cannot_be_blank_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="goes with a"):
         data(tmp_path / "x.csv", **change)
 
 
