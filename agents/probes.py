@@ -113,7 +113,7 @@ def _form_probes(endpoint: Endpoint) -> list[Probe]:
     drawn = endpoint._replace(structured="prompt", seed=True)
     if endpoint.temperature is not None:  # else the model may take none
         drawn = drawn._replace(temperature=1.0)
-    form, seed = load_prompt("teacher_check_form"), load_prompt("teacher_check_seed")
+    form, seed = load_prompt("check_form"), load_prompt("check_seed")
 
     def probe(at: Endpoint, prompt: Prompt, schema: Mapping[str, Any], way: str, sample: int, what: str = "") -> Probe:
         turns = (Message(role="user", content=prompt.text),)
