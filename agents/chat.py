@@ -6,6 +6,7 @@ the ledger are here, in one place. Keys come from the environment and are handed
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,6 +98,7 @@ class ChatClient:
         for attempt in range(1, self._attempts + 1):
             async with limiter.slot(self._check) as started:
                 number = await self._intend(endpoint, body, key, call)
+                since = time.monotonic()
                 try:
                     reply, headers = await self._send(endpoint, body, call)
                 except _Fault as error:
@@ -111,6 +113,7 @@ class ChatClient:
                     await self._wake()
                     raise
                 else:
+                    reply = reply.model_copy(update={"seconds": round(time.monotonic() - since, 3)})
                     self.ledger.commit(number, reply, endpoint.prices)
                     self._lost = 0
                     limiter.succeeded()

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agents.exits import INTERRUPTED, OVER_BUDGET, ConfigPath, Json, Set, user_errors
+from agents.teacher_cli import teacher_app
+
 if TYPE_CHECKING:
     from agents.loop import Loop, State
     from curriculum.config import Config
@@ -28,16 +31,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at the data of a config.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key: a.b=c")]
-Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line")]
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as runs/configs/quickstart.yaml")]
+app.add_typer(teacher_app, name="teacher")
 Trust = Annotated[bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]
-
-INTERRUPTED = 130
-"""Exit code of a run that was asked to stop."""
-OVER_BUDGET = 3
-"""Exit code of a run that stopped at a limit of `teacher.budget`."""
 
 
 @app.command()
@@ -50,7 +46,7 @@ def run(
     json_: Json = False,
 ) -> None:
     """Start a run: examine, diagnose, teach and re-examine the student for the configured rounds."""
-    with _user_errors(json_):
+    with user_errors(json_):
         from agents.session import check_keys, chosen_engine, create_run, remove_run
         from agents.tracking import check_trackers
         from curriculum.config import load_config
@@ -79,7 +75,7 @@ def resume(
     json_: Json = False,
 ) -> None:
     """Go on with a run where it stopped. --extend adds rounds; --set may change operational keys."""
-    with _user_errors(json_):
+    with user_errors(json_):
         from agents.session import check_grader_trusted, check_keys, extended, open_run, record_changes
         from agents.tracking import check_trackers
 
@@ -106,7 +102,7 @@ def fork(
     json_: Json = False,
 ) -> None:
     """Start a run from a finished round of another. --set may change plan, training, gate and seed."""
-    with _user_errors(json_):
+    with user_errors(json_):
         from agents.fork import fork_run
         from agents.session import check_grader_trusted, check_keys
         from agents.tracking import check_trackers
@@ -129,7 +125,7 @@ def report(
     json_: Json = False,
 ) -> None:
     """Show a run's report in the terminal and write its pages anew."""
-    with _user_errors(json_):
+    with user_errors(json_):
         from agents.reporting import print_report, write_pages
         from agents.session import open_run
 
@@ -143,7 +139,7 @@ def report(
 @app.command()
 def forecast(config: ConfigPath, set_: Set = None) -> None:
     """Print what a run will take, and what its gate can see. Spends nothing."""
-    with _user_errors(False):
+    with user_errors(False):
         from agents.forecast import print_forecast
         from curriculum.config import load_config
 
@@ -153,7 +149,7 @@ def forecast(config: ConfigPath, set_: Set = None) -> None:
 @data_app.command("check")
 def data_check(config: ConfigPath, set_: Set = None, json_: Json = False) -> None:
     """Show what a run would make of its data, ten rows as the student reads them included. Spends nothing."""
-    with _user_errors(json_):
+    with user_errors(json_):
         from rich.console import Console
 
         from agents.data_check import check_data, print_check
@@ -243,25 +239,6 @@ def _graceful_stop(loop: "Loop", control: object) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _user_errors(json_: bool) -> Iterator[None]:
-    """Prints what a user can fix without a traceback; exit code 2."""
-    from curriculum.errors import TutelageError, UserError, disk_message, is_disk_fault
-
-    try:
-        yield
-    except (TutelageError, OSError) as error:
-        if isinstance(error, OSError) and not is_disk_fault(error):
-            raise
-        message = disk_message(error) if isinstance(error, OSError) else str(error)
-        typer.echo(f"error: {message}", err=True)
-        if json_:
-            typer.echo(json.dumps({"run": None, "status": "error", "rounds": None, "report": None, "error": message}))
-        raise typer.Exit(2 if isinstance(error, UserError | OSError) else 1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _json_line(directory: "RunDir", status: str, rounds: int) -> None:

@@ -5,6 +5,7 @@ evaluation goes on at the missing ones.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.grading import Grader
 from curriculum.judging import judge_failures
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer, content_id
-from curriculum.round_records import ItemSignals
+from curriculum.round_records import ItemConsistency, ItemSignals
 from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_record, write_records
-from curriculum.signals import item_signals
+from curriculum.signals import SAMPLES_WITHOUT_GOLD, item_consistency, item_signals
+from curriculum.student_config import SignalsConfig
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
 
@@ -34,13 +36,13 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "plain") -> Evaluation:
-    """Answers and grades of an adapter on a split, made now or read from the run directory.
+    """Answers and grades of an adapter on the items of a split that have a gold answer, made now or read from disk.
 
     Raises:
         StudentError: the engine failed on more than a tenth of the items.
         StopRequested: a stop was asked for; everything answered so far is journalled.
     """
-    return _evaluate(loop, adapter, loop.split(split), split, arm, loop.grader)
+    return _evaluate(loop, adapter, [e for e in loop.split(split) if e.gold], split, arm, loop.grader)
 
 
 def evaluate_extra(loop: Loop, adapter: AdapterFiles, name: str, arm: Arm) -> Evaluation:
@@ -66,7 +68,7 @@ def sample_split(loop: Loop, adapter: AdapterFiles, split: Split) -> Sampled:
     config = loop.config.student
     assert config.signals is not None
     sampling, samples = config.drawn(loop.config.seed, config.signals), config.signals.samples
-    examples = sorted((e for e in loop.examples.values() if e.split == split), key=lambda e: e.id)
+    examples = sorted((e for e in loop.examples.values() if e.split == split and e.gold), key=lambda e: e.id)
     prompts = student_prompts(loop, examples, "plain")
     name = f"{split}_samples"
 
@@ -80,6 +82,55 @@ def sample_split(loop: Loop, adapter: AdapterFiles, split: Split) -> Sampled:
     folder = loop.run.stage_path("answers") / adapter.name / name
     loop.stage(folder, _inputs(loop, adapter, "plain"), work)
     return Sampled(folder, read_records(folder / "signals.jsonl", ItemSignals))
+
+
+class Asked(NamedTuple):
+    """Five answers to each probe item without a gold answer, sorted by example id and sample, and where they are."""
+
+    folder: Path
+    answers: list[StudentAnswer]
+    consistency: list[ItemConsistency]
+
+    @property
+    def difficult(self) -> list[StudentAnswer]:
+        """The first answer to each item that was answered in five ways."""
+        ids = {item.example_id for item in self.consistency if item.difficult}
+        return [a for a in self.answers if a.example_id in ids and a.sample_index == 0]
+
+
+def ask_without_gold(loop: Loop, adapter: AdapterFiles) -> list[Asked]:
+    """Five drawn answers to each probe item that has no gold answer; empty where there is none.
+
+    Raises:
+        StudentError: the engine failed on more than a tenth of the answers.
+        StopRequested: a stop was asked for; everything answered so far is journalled.
+    """
+    examples = [e for e in loop.split("probe") if not e.gold]
+    if not examples:
+        return []
+    config, samples = loop.config.student, SAMPLES_WITHOUT_GOLD
+    sampling = config.drawn(loop.config.seed, config.signals or SignalsConfig(samples=samples))
+    prompts = student_prompts(loop, examples, "plain")
+    name = "probe_without_gold"
+
+    def work(folder: Path) -> dict[str, int]:
+        made = _answer(loop, prompts, adapter, sampling, folder, f"{name} of {adapter.name}", samples)
+        answers = sorted(made, key=lambda a: (a.example_id, a.sample_index))
+        _check_failed(folder, [a.error or "" for a in answers if a.finish_reason == "error"], len(answers))
+        consistency = []
+        for at, example in enumerate(examples):
+            of_item = answers[at * samples : (at + 1) * samples]
+            consistency.append(item_consistency(of_item, partial(loop.grader.agree, example)))
+        write_records(folder / "answers.jsonl", answers)
+        write_records(folder / "consistency.jsonl", consistency)
+        record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for a in answers))
+        return {}
+
+    inputs = _inputs(loop, adapter, "plain") | {"items": content_id([e.id for e in examples], 64)}
+    folder = loop.run.stage_path("answers") / adapter.name / name
+    loop.stage(folder, inputs, work)
+    answers = read_records(folder / "answers.jsonl", StudentAnswer)
+    return [Asked(folder, answers, read_records(folder / "consistency.jsonl", ItemConsistency))]
 
 
 def _evaluate(
@@ -120,14 +171,7 @@ def _graded(grader: Grader, answers: Sequence[tuple[Example, StudentAnswer]], fo
     """Grades the answers of a stage and writes both into its folder."""
     grades = grader.grade(answers)
     failed = [g for g in grades if g.verdict == "failed"]
-    if len(failed) > MAX_FAILED_SHARE * len(grades):
-        said = f"{MAX_FAILED_SHARE:.0%} may; the first: {failed[0].reason}"
-        if any(g.judged for g in failed):
-            raise UserError(
-                f"{folder}: {len(failed)} of {len(grades)} answers got no verdict of the judge, at most {said}. Its "
-                "verdicts are kept: begin a new run with a clearer grader_rubric or another model for the role judge"
-            )
-        raise StudentError(f"{folder}: {len(failed)} of {len(grades)} answers failed on our side, at most {said}")
+    _check_failed(folder, [g.reason for g in failed], len(grades), judged=any(g.judged for g in failed))
     write_failures(
         folder, [f for g in grades if g.judged for f in judge_failures(g.answer_id, g.judged.first, g.judged.second)]
     )
@@ -135,6 +179,18 @@ def _graded(grader: Grader, answers: Sequence[tuple[Example, StudentAnswer]], fo
     write_records(folder / "grades.jsonl", grades)
     record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for _, a in answers))
     return grades
+
+
+def _check_failed(folder: Path, reasons: Sequence[str], answers: int, judged: bool = False) -> None:
+    if len(reasons) <= MAX_FAILED_SHARE * answers:
+        return
+    said = f"{MAX_FAILED_SHARE:.0%} may; the first: {reasons[0]}"
+    if judged:
+        raise UserError(
+            f"{folder}: {len(reasons)} of {answers} answers got no verdict of the judge, at most {said}. Its "
+            "verdicts are kept: begin a new run with a clearer grader_rubric or another model for the role judge"
+        )
+    raise StudentError(f"{folder}: {len(reasons)} of {answers} answers failed on our side, at most {said}")
 
 
 def student_prompts(loop: Loop, examples: Sequence[Example], arm: Arm) -> list[Prompt]:

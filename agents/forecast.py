@@ -15,9 +15,10 @@ from rich.text import Text
 from agents import footprint
 from curriculum.addresses import is_loopback
 from curriculum.config import Config
-from curriculum.data_config import FileSource, GeneratorData
+from curriculum.data_config import FileData, FileSource, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
 from curriculum.report_text import add_row, narrow_table, safe_text
+from curriculum.signals import SAMPLES_WITHOUT_GOLD
 from curriculum.teacher_config import TEACHING, Role
 from curriculum.teacher_records import TeacherForecast
 from curriculum.teacher_words import range_words, short_of, total_words
@@ -144,12 +145,16 @@ def _shown(config: Config, role: Role) -> str:
 
 
 def _drawn(config: Config) -> int:
-    """Answers drawn for signals; those that measure the pool's difficulty where the pool's size is given."""
+    """Answers drawn for signals, those that measure the pool's difficulty where its size is given; and at most those
+    to items without a gold answer.
+    """
     signals, splits = config.student.signals, config.data.splits
+    silent = isinstance(config.data, FileData) and config.data.probe_without_gold
+    without_gold = SAMPLES_WITHOUT_GOLD * config.rounds * splits.probe if silent else 0
     if signals is None:
-        return 0
+        return without_gold
     measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
-    return signals.samples * (config.rounds * splits.probe + ((splits.pool or 0) if measured else 0))
+    return without_gold + signals.samples * (config.rounds * splits.probe + ((splits.pool or 0) if measured else 0))
 
 
 def _extra_items(config: Config) -> int:

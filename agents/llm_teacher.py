@@ -16,7 +16,7 @@ from agents.naming import name_skills
 from agents.planning import ask_plan, budget_words
 from agents.prompting import data_block, question_text, questions_block, resolved, skill_ids, skill_list
 from agents.replies import ONLY, DiagnosisReply, LabelRow
-from agents.teacher import ERROR_KINDS, Failure, OfflineTeacher, PlannerView, WriteOrder, Written
+from agents.teacher import Failure, OfflineTeacher, PlannerView, WriteOrder, Written
 from agents.writing import Writer
 from curriculum.config import Config
 from curriculum.grading import Grader
@@ -28,6 +28,11 @@ from student.interface import Progress
 
 ANSWER_CHARS = 8000
 """Of a student's answer that the diagnosis sees."""
+NOT_ACCEPTED = "Its answer was not accepted."
+NOT_REPEATED = (
+    "It was asked five times and answered in five different ways; what is right is not known. Its first answer is "
+    "below."
+)
 
 
 class LLMTeacher:
@@ -41,16 +46,17 @@ class LLMTeacher:
         progress: Callable[[str, Progress], None],
         say: Callable[[str], None],
         check_stop: Callable[[], None],
+        client: ChatClient | None = None,
     ) -> None:
         self.name = str(config.teacher.model)
         self._config = config
         self._say = say
-        self._client = ChatClient(ledger, config.teacher, config.seed, check_stop)
+        self._client = client or ChatClient(ledger, config.teacher, config.seed, check_stop)
         self.asker = Asker(config, self._client, progress)
         self._runner = asyncio.Runner()
         self._declared = OfflineTeacher(config)
-        self._judge = LLMJudge(config, self.asker)
-        self.writer = Writer(config, self.asker, self._labels, grader, self._judge)
+        self.llm_judge = LLMJudge(config, self.asker)
+        self.writer = Writer(config, self.asker, self._labels, grader, self.llm_judge)
         self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self.asker.prompts.items()}
 
     def close(self) -> None:
@@ -130,16 +136,24 @@ class LLMTeacher:
         return made
 
     def diagnose(
-        self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int
+        self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int, sample: int = 0
     ) -> Iterator[Diagnosis | TeacherFailure]:
         """One to three skills that the answer lacks (STAT, stage 2); the gold answer is not shown."""
-        asked = [self._diagnose_one(failure, catalogue, round_) for failure in failures]
+        asked = [self._diagnose_one(failure, catalogue, round_, sample) for failure in failures]
         yield from self._runner.run(
             self.asker.together("diagnosing", "diagnose", asked, len(asked), lambda made: _failures([made]))
         )
 
-    def diagnose_question(self, example: Example, answer: str, catalogue: SkillCatalogue, round_: int) -> Question:
-        """Asks which skills a student lacks who answered a question so."""
+    def diagnose_question(
+        self,
+        example: Example,
+        answer: str,
+        catalogue: SkillCatalogue,
+        round_: int,
+        sample: int = 0,
+        graded: bool = True,
+    ) -> Question:
+        """Asks which skills a student lacks who answered so; with `graded` the answer is known to be wrong."""
         known = skill_ids(catalogue)
 
         def check(row: DiagnosisReply) -> DiagnosisReply:
@@ -147,16 +161,19 @@ class LLMTeacher:
 
         text = self.asker.prompts["diagnose"].render(
             skills=skill_list(catalogue),
+            why=NOT_ACCEPTED if graded else NOT_REPEATED,
             question=data_block("question", question_text(example)),
             answer=data_block("answer", answer[:ANSWER_CHARS]),
         )
         names = {"missing_skills": [s.id for s in catalogue.skills]}
-        return Question(Purpose("diagnose", round_), "diagnose", text, DiagnosisReply, check, enums=names)
+        purpose = Purpose("diagnose", round_)
+        return Question(purpose, "diagnose", text, DiagnosisReply, check, enums=names, sample=sample)
 
     async def _diagnose_one(
-        self, failure: Failure, catalogue: SkillCatalogue, round_: int
+        self, failure: Failure, catalogue: SkillCatalogue, round_: int, sample: int
     ) -> Diagnosis | TeacherFailure:
-        question = self.diagnose_question(failure.example, failure.answer.text, catalogue, round_)
+        graded = failure.grade is not None
+        question = self.diagnose_question(failure.example, failure.answer.text, catalogue, round_, sample, graded)
         checked = await self.asker.ask(question)
         row = checked.rows.get(ONLY)
         if row is None:
@@ -168,7 +185,7 @@ class LLMTeacher:
                 "teacher": self._config.teacher.endpoint("diagnose").model,
                 "prompt_hash": self.asker.prompts["diagnose"].hash,
                 "missing_skills": tuple(row.missing_skills),
-                "error_kind": ERROR_KINDS.get(failure.grade.verdict, "wrong"),
+                "error_kind": failure.error_kind,
                 "reason": f"{row.error_kind}: {row.reason}",
             }
         )
@@ -179,7 +196,7 @@ class LLMTeacher:
         def purpose(answer: OpenAnswer) -> Purpose:
             return Purpose("judge", round_ if answer.example.split in ("pool", "probe", "gate") else None)
 
-        return self._runner.run(self._judge.judge(rubric, answers, purpose))
+        return self._runner.run(self.llm_judge.judge(rubric, answers, purpose))
 
     def plan(self, view: PlannerView, by_rule: RoundPlan) -> tuple[RoundPlan, list[TeacherFailure]]:
         """A round's rows by the role `plan`; by the rule, with the cause, where its plan cannot be used."""

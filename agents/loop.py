@@ -25,6 +25,8 @@ from student.interface import AdapterFiles, Progress, Student
 
 FAILED = "failed.jsonl"
 """In a stage's folder: the items its teacher failed on, if there are any."""
+REPEATED = "repeated.json"
+"""In the folder of a round's diagnoses: how far they repeat, where that was measured."""
 
 
 class State(TypedDict, total=False):

@@ -5,11 +5,12 @@ whether the stage ran now or was found done. Nodes do not know that they are in 
 loop over them does the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import Sampled, evaluate_split, sample_split
+from agents.evaluation import Sampled, ask_without_gold, evaluate_split, sample_split
 from agents.history import (
     ALLOCATION,
     accepted_rounds,
@@ -22,8 +23,9 @@ from agents.history import (
     round_facts,
     written_levels,
 )
-from agents.loop import Loop, State, stage_inputs, write_failures
+from agents.loop import REPEATED, Loop, State, stage_inputs, write_failures
 from agents.teacher import Failure, Planner, PlannerView
+from curriculum.agreement import repeatability
 from curriculum.allocation import allocate
 from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
 from curriculum.errors import UserError
@@ -31,7 +33,7 @@ from curriculum.gate import baseline, decide
 from curriculum.plan import check_edited, make_plan
 from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
 from curriculum.profile import build_profile
-from curriculum.records import BASE, Diagnosis, SkillLabel, Split, Verdict
+from curriculum.records import BASE, Diagnosis, SkillLabel, Split, Verdict, content_id
 from curriculum.report_words import visible
 from curriculum.round_records import MissingSkillProfile, RoundPlan
 from curriculum.rundir import read_json, read_record, read_records, write_json, write_record, write_records
@@ -126,13 +128,16 @@ def evaluate(loop: Loop, state: State) -> State:
     evaluate_split(loop, adapter, "probe")
     if loop.config.student.signals is not None:
         sample_split(loop, adapter, "probe")
+    ask_without_gold(loop, adapter)
     return {}
 
 
 def diagnose(loop: Loop, state: State) -> State:
     """The teacher names the missing skills of every failed probe answer."""
-    probe = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "probe")
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), probe.folder)
+    adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
+    probe = evaluate_split(loop, adapter, "probe")
+    asked = ask_without_gold(loop, adapter)
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), probe.folder, *(a.folder for a in asked))
 
     def work(folder: Path) -> Mapping[str, Any]:
         wrong = [
@@ -140,20 +145,40 @@ def diagnose(loop: Loop, state: State) -> State:
             for answer, grade in zip(probe.answers, probe.grades, strict=True)
             if grade.verdict not in (Verdict.CORRECT, Verdict.FAILED)
         ]
-        diagnoses: list[Diagnosis] = []
-        failures: list[TeacherFailure] = []
-        for made in loop.teacher.diagnose(wrong, loop.proposed, state["round"]):
-            if isinstance(made, TeacherFailure):
-                failures.append(made)
-            elif skills := mapped(made.missing_skills, loop.moved_skills):
-                diagnoses.append(made.model_copy(update={"missing_skills": skills}))
-            else:
-                failures.append(failed(made.answer_id, "diagnose", "all of its skills were dropped"))
+        wrong += [
+            Failure(loop.examples[a.example_id], a, None, loop.labels[a.example_id])
+            for of_probe in asked
+            for a in of_probe.difficult
+        ]
+        diagnoses, failures = _diagnosed(loop, wrong, state["round"], 0)
+        again = nsmallest(
+            loop.config.teacher.repeat_diagnoses, wrong, key=lambda f: content_id([loop.config.seed, f.answer.id])
+        )
+        if again:
+            second, _ = _diagnosed(loop, again, state["round"], 1)
+            said = [{d.answer_id: d.missing_skills for d in of} for of in (diagnoses, second)]
+            write_record(folder / REPEATED, repeatability(len(again), *said))
         write_records(folder / "diagnoses.jsonl", diagnoses)
         write_failures(folder, failures)
         return {}
 
     return loop.stage(loop.run.round_stage(state["round"], "diagnose"), inputs, work)
+
+
+def _diagnosed(
+    loop: Loop, wrong: Sequence[Failure], round_: int, sample: int
+) -> tuple[list[Diagnosis], list[TeacherFailure]]:
+    """What the teacher says of failures, in the skills of the edited catalogue, and what it failed on."""
+    diagnoses: list[Diagnosis] = []
+    failures: list[TeacherFailure] = []
+    for made in loop.teacher.diagnose(wrong, loop.proposed, round_, sample):
+        if isinstance(made, TeacherFailure):
+            failures.append(made)
+        elif skills := mapped(made.missing_skills, loop.moved_skills):
+            diagnoses.append(made.model_copy(update={"missing_skills": skills}))
+        else:
+            failures.append(failed(made.answer_id, "diagnose", "all of its skills were dropped"))
+    return diagnoses, failures
 
 
 def profile(loop: Loop, state: State) -> State:
@@ -162,14 +187,18 @@ def profile(loop: Loop, state: State) -> State:
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
     probe = evaluate_split(loop, adapter, "probe")
     sampled = [sample_split(loop, adapter, "probe")] if loop.config.student.signals is not None else []
+    asked = ask_without_gold(loop, adapter)
     diagnosed = loop.run.round_stage(round_, "diagnose")
     read = (loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
-    inputs = stage_inputs(loop, *read, *(s.folder for s in sampled))
+    inputs = stage_inputs(loop, *read, *(s.folder for s in (*sampled, *asked)))
 
     def work(folder: Path) -> Mapping[str, Any]:
         diagnoses = read_records(diagnosed / "diagnoses.jsonl", Diagnosis)
         signals = [item for of_split in sampled for item in of_split.signals if item.example_id in loop.labels]
-        made = build_profile(round_, state["adapter"], loop.labels, probe.grades, diagnoses, loop.catalogue, signals)
+        consistency = [item for of_probe in asked for item in of_probe.consistency]
+        made = build_profile(
+            round_, state["adapter"], loop.labels, probe.grades, diagnoses, loop.catalogue, signals, consistency
+        )
         write_record(folder / "profile.json", made)
         return {}
 

@@ -45,7 +45,7 @@ def prepare(loop: Loop, state: State) -> State:
 
     def work(folder: Path) -> Mapping[str, Any]:
         loop.student.check(folder / "student.log")
-        result, quarantined = _read_all(loop)
+        result, quarantined = read_all(loop)
         _check_shots(loop, result)
         sizes = Counter(str(e.split) for e in result.examples)
         reasons = Counter(d.reason for d in result.dropped)
@@ -61,6 +61,8 @@ def prepare(loop: Loop, state: State) -> State:
         dropped = "".join(f", {count} dropped: {reason}" for reason, count in sorted(reasons.items()))
         splits = ", ".join(f"{count} {split}" for split, count in sorted(sizes.items()))
         extra = "".join(f", {len(items)} extra {name}" for name, items in result.extra.items())
+        silent = sum(not e.gold for e in result.examples)
+        extra += f"; {silent} of the probe have no gold answer" if silent else ""
         loop.say(f"examples: {splits}{extra}; {len(quarantined)} quarantined{dropped}")
         return {"round": 0, "adapter": BASE, "adapter_round": 0}
 
@@ -72,7 +74,7 @@ def prepare(loop: Loop, state: State) -> State:
     return update
 
 
-def _read_all(loop: Loop) -> tuple[SplitResult, list[QuarantinedRow]]:
+def read_all(loop: Loop) -> tuple[SplitResult, list[QuarantinedRow]]:
     """The examples of the splits and of the extra sets, and the rows of both that cannot be used."""
     config = loop.config
     examples, quarantined = _examples(loop, config.data, loop.grader, "prepare")
@@ -108,7 +110,7 @@ def _examples(loop: Loop, data: Source, grader: Grader, purpose: str) -> tuple[l
         for level in short:
             loop.say(f"{level.task} at difficulty {level.difficulty} has only {level.got} of {level.wanted} questions")
         allowed = 0.0  # a generator whose gold answer fails its own scorer is broken
-    rejected = grader.check_gold(examples)
+    rejected = grader.check_gold([e for e in examples if e.gold])
     quarantined += [
         QuarantinedRow(source=e.source, reason=rejected[e.id], text=e.question[:200])
         for e in examples

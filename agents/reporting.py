@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import SERVING, evaluate_extra, evaluate_split
+from agents.evaluation import SERVING, ask_without_gold, evaluate_extra, evaluate_split
 from agents.history import ALLOCATION, gate_decision
 from agents.ledger import LEDGER, Ledger
-from agents.loop import FAILED, Loop, State, stage_inputs
+from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
 from agents.recorded_usage import FORECAST, role_timings
 from agents.tracking import track
+from curriculum.agreement import Repeatability
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
@@ -53,7 +54,8 @@ def report(loop: Loop, state: State) -> State:
     stages = [s for s in sorted((loop.run.path / f"round_{round_:02d}").iterdir()) if s.name != "report"]
     probe = loop.adapter_files(*_current_before(loop, state))
     answered = evaluate_split(loop, probe, "probe")
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), answered.folder, *stages)
+    asked = [a.folder for a in ask_without_gold(loop, probe)]
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), answered.folder, *asked, *stages)
 
     def work(folder: Path) -> Mapping[str, Any]:
         made = round_report(_round_records(loop, state), loop.examples, loop.labels)
@@ -92,6 +94,7 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
     def folder(stage: str) -> Path:
         return loop.run.round_stage(round_, stage)
 
+    repeated = folder("diagnose") / REPEATED
     records = RoundRecords(
         decision=stopped(round_, current.name, before.grades, loop.labels, "the plan was to stop"),
         grades_before=before.grades,
@@ -99,6 +102,8 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         probe_answers=probe.answers,
         probe_grades=probe.grades,
         diagnoses=read_records(folder("diagnose") / "diagnoses.jsonl", Diagnosis),
+        without_gold=[a for of_probe in ask_without_gold(loop, current) for a in of_probe.difficult],
+        repeated=read_record(repeated, Repeatability) if repeated.exists() else None,
     )
     if round_ == 0:
         return records._replace(decision=gate_decision(loop, 0))

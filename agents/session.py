@@ -69,14 +69,7 @@ def new_folder(config: Config, name: str | None, stem: str) -> Iterator[tuple[Pa
     Raises:
         RunDirError: the named run exists, or the folder cannot be made.
     """
-    name = name or _free_name(config.runs_dir, stem)
-    path = config.runs_dir / name
-    plain = name.isprintable() and len(name) <= MOST_NAME_CHARACTERS and path.parent == config.runs_dir
-    if not plain or name.startswith((".", "-")) or name == TRACKERS:
-        raise RunDirError(
-            f"--name {printable(name)}: expected a plain folder name, such as first-try: at most "
-            f"{MOST_NAME_CHARACTERS} characters on one line, no slash, no dot or dash at the beginning, not {TRACKERS}"
-        )
+    path = _named(config.runs_dir, name or _free_name(config.runs_dir, stem))
     if path.exists():
         raise RunDirError(f"{path}: this run exists. Go on with `tutelage resume {path}`, or give another --name")
     draft = path.with_name(f".{path.name}.tmp")
@@ -91,6 +84,35 @@ def new_folder(config: Config, name: str | None, stem: str) -> Iterator[tuple[Pa
         ) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _named(runs_dir: Path, name: str) -> Path:
+    path = runs_dir / name
+    plain = name.isprintable() and len(name) <= MOST_NAME_CHARACTERS and path.parent == runs_dir
+    if not plain or name.startswith((".", "-")) or name == TRACKERS:
+        raise RunDirError(
+            f"--name {printable(name)}: expected a plain folder name, such as first-try: at most "
+            f"{MOST_NAME_CHARACTERS} characters on one line, no slash, no dot or dash at the beginning, not {TRACKERS}"
+        )
+    return path
+
+
+def measuring_folder(config: Config, name: str) -> Path:
+    """The folder that keeps what measuring a teacher bought, made if it is not there; no run's own.
+
+    Raises:
+        RunDirError: the name is not plain, a run has it, or the folder cannot be made.
+    """
+    path = _named(config.runs_dir, name)
+    if (path / "run.json").exists():
+        raise RunDirError(f"{path}: this is a run. Give another --name")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirError(
+            f"{path}: cannot make the folder: {error.strerror}. Set runs_dir to a place you own, with space left"
+        ) from None
+    return path
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]:

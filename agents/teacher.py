@@ -32,8 +32,14 @@ class Failure(NamedTuple):
 
     example: Example
     answer: StudentAnswer
-    grade: Grade
+    grade: Grade | None
+    """None where there is no gold answer: then it is the first of five answers that all differ."""
     label: SkillLabel
+
+    @property
+    def error_kind(self) -> str:
+        """The kind of error that is known without a diagnosis."""
+        return "inconsistent" if self.grade is None else ERROR_KINDS.get(self.grade.verdict, "wrong")
 
 
 class WriteOrder(NamedTuple):
@@ -118,9 +124,9 @@ class Teacher(Protocol):
         ...
 
     def diagnose(
-        self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int
+        self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int, sample: int = 0
     ) -> Iterator[Diagnosis | TeacherFailure]:
-        """One to three missing skills for each failure."""
+        """One to three missing skills for each failure; another `sample` asks once more."""
         ...
 
     def levels(self, skill: str) -> Sequence[int]:
@@ -167,9 +173,12 @@ class OfflineTeacher:
                 reason="declared by the data set",
             )
 
-    def diagnose(self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int) -> Iterator[Diagnosis]:
+    def diagnose(
+        self, failures: Iterable[Failure], catalogue: SkillCatalogue, round_: int, sample: int = 0
+    ) -> Iterator[Diagnosis]:
         """Every skill of a failed example is missing."""
         for failure in failures:
+            what = "the answer is " + failure.grade.verdict.value if failure.grade else "five drawn answers all differ"
             yield Diagnosis.model_validate(
                 {
                     "answer_id": failure.answer.id,
@@ -177,8 +186,8 @@ class OfflineTeacher:
                     "teacher": self.name,
                     "prompt_hash": self._rule_hash,
                     "missing_skills": failure.label.skills[:3],
-                    "error_kind": ERROR_KINDS.get(failure.grade.verdict, "wrong"),
-                    "reason": f"the answer is {failure.grade.verdict.value} and the question needs these skills",
+                    "error_kind": failure.error_kind,
+                    "reason": f"{what} and the question needs these skills",
                 }
             )
 

@@ -169,7 +169,8 @@ def diagnose_work(end: End) -> Work:
         answer = "x" * min(ANSWER_CHARS, BYTES_PER_TOKEN * end.config.student.max_new_tokens)
     else:  # a student with something to learn
         count = int((1 - end.config.plan.target_rate) * len(probe))
-    one = end.step(count, lambda i: end.teacher.diagnose_question(probe[i], answer, end.catalogue, 1))
+    twice = min(count, end.config.teacher.repeat_diagnoses)
+    one = end.step(count + twice, lambda i: end.teacher.diagnose_question(probe[i % count], answer, end.catalogue, 1))
     return one.times(end.rounds if end.most else min(1, end.rounds))
 
 

@@ -98,12 +98,18 @@ def read_reply(content: bytes, headers: Mapping[str, str], prompt_hash: str) -> 
         cached_tokens=_count(table(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0,
         completion_tokens=_count(usage.get("completion_tokens")),
         reasoning_tokens=_count(table(usage.get("completion_tokens_details")).get("reasoning_tokens")) or 0,
+        logprob_tokens=_logprob_tokens(table(choice.get("logprobs")).get("content")),
     )
 
 
 def table(value: Any) -> Mapping[str, Any]:
     """The value when it is a JSON object; an empty one otherwise."""
     return value if isinstance(value, dict) else {}
+
+
+def _logprob_tokens(value: Any) -> int:
+    given = [table(token).get("logprob") for token in value] if isinstance(value, list) else []
+    return sum(isinstance(p, int | float) and not isinstance(p, bool) for p in given)
 
 
 def _first(value: Any) -> Any:

@@ -15,13 +15,13 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from curriculum.columns import UNLABELLED, Own, Row, Skills, Text, from_columns, from_own, why
-from curriculum.data_config import FileSource
+from curriculum.data_config import FileData, FileSource
 from curriculum.errors import DataError
 from curriculum.records import Example, QuarantinedRow
 from curriculum.rows import BadRow, beginning, fingerprint, read_document, read_rows
 from curriculum.svamp import group_variations, join, plain, work_out
 
-__all__ = ["ALL_SKILLS", "UNLABELLED", "fingerprint", "read_examples"]
+__all__ = ["ALL_SKILLS", "UNLABELLED", "fingerprint", "read_examples", "read_labels"]
 
 ALL_SKILLS = "word_problems"
 """The one skill of a GSM8K file that comes without skill labels."""
@@ -49,7 +49,7 @@ def read_examples(config: FileSource) -> tuple[list[Example], list[QuarantinedRo
         DataError: a file is missing, empty or not what the config says, or more than `max_bad_share` of the
             rows cannot be used.
     """
-    labels = _read_labels(config.skill_labels) if config.skill_labels else None
+    labels = read_labels(config.skill_labels) if config.skill_labels else None
     examples: list[Example] = []
     bad: list[QuarantinedRow] = []
     unseen = set(config.columns.names if config.columns else ())
@@ -78,7 +78,12 @@ def read_examples(config: FileSource) -> tuple[list[Example], list[QuarantinedRo
     return (group_variations(examples) if config.format == "svamp" else examples), bad
 
 
-def _read_labels(path: Path) -> dict[str, list[str]]:
+def read_labels(path: Path) -> dict[str, list[str]]:
+    """A file of recorded labels: question → its skills, at most five.
+
+    Raises:
+        DataError: the file is missing, or is not one.
+    """
     top = read_document(path)
     labels = top.get("question2skill") if isinstance(top, dict) else None
     try:
@@ -109,6 +114,9 @@ def _kind(config: FileSource) -> str:
 
 
 def _example(row: object, source: str, config: FileSource, labels: Mapping[str, list[str]] | None) -> Example:
+    silent = _without_gold(row, config)
+    if silent is not None:
+        row = silent
     if config.format == "svamp":
         content = _from_svamp(_Svamp.model_validate(row))
     elif config.format == "gsm8k":
@@ -117,9 +125,21 @@ def _example(row: object, source: str, config: FileSource, labels: Mapping[str, 
         content = from_own(Own.model_validate(row))
     else:
         content = from_columns(row, config.columns)
+    if silent is not None:
+        content["gold"] = ""
     if labels is not None:
         content["skills"] = tuple(labels.get(content["question"]) or [UNLABELLED])
     return Example.make(**content, grader=config.grader, source=source)
+
+
+def _without_gold(row: object, config: FileSource) -> dict[str, Any] | None:
+    """A row that may have no gold answer and has none, with a stand-in for it so that all else is checked."""
+    if not (isinstance(config, FileData) and config.probe_without_gold and isinstance(row, dict)):
+        return None
+    column = config.columns.answer if config.columns else "gold"
+    value = row.get(column)
+    blank = value is None or (isinstance(value, str) and not value.strip())
+    return {**row, column: "none"} if blank else None
 
 
 def _from_svamp(row: _Svamp) -> dict[str, Any]:

@@ -175,6 +175,21 @@ class FileData(FileSource):
     """Examples of the splits from a file, a folder or the Hub."""
 
     splits: SplitSizes
+    probe_without_gold: bool = Field(
+        default=False,
+        description="rows whose answer is blank or missing go to the probe, before others; difficult is then what the "
+        "student answers in five ways when asked five times",
+    )
+
+    @model_validator(mode="after")
+    def _answers_may_be_blank(self) -> "FileData":
+        if self.probe_without_gold and self.format != "examples" and not (self.columns and self.columns.answer):
+            raise ValueError(
+                "`probe_without_gold` goes with a column of answers: `columns.answer`, or format `examples`"
+            )
+        if self.probe_without_gold and self.grader == "judge":
+            raise ValueError("`probe_without_gold` goes with a grader that compares answers, not with `judge`")
+        return self
 
 
 class ExtraFile(FileSource):

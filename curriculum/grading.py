@@ -120,6 +120,34 @@ class Grader:
             grades[answer.id] = judged_grade(example, answer, by_id.get(answer.id), check)
         return grades
 
+    def agree(self, example: Example, first: StudentAnswer, second: StudentAnswer) -> bool:
+        """Whether two answers to a question say the same, by the lenient extraction and the example's own grader.
+
+        Answers in which nothing is found agree with none.
+
+        Raises:
+            DataError: as in `grade`.
+            GradingError: as in `grade`.
+        """
+        one, other = self._found(example, first), self._found(example, second)
+        if one is None or other is None:
+            return False
+        try:
+            return self._is_correct(example.model_copy(update={"gold": one}), other)
+        except BrokenItem:
+            return False
+
+    def _found(self, example: Example, answer: StudentAnswer) -> str | None:
+        """What the lenient extraction finds, without a look at the gold answer."""
+        cut = answer.finish_reason == "length"
+        if example.grader != "regex":
+            kind = answer_kind(example)
+            return extract_cut(answer.text, kind) if cut else extract_lenient(answer.text, kind)
+        try:
+            return self._find(searched_text(answer.text, cut=cut))
+        except BrokenItem:
+            return None
+
     def check_gold(self, examples: Sequence[Example]) -> dict[str, str]:
         """Grades each gold answer as the student is taught to write it; returns example id → why it is not correct.
 

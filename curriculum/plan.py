@@ -15,7 +15,7 @@ from curriculum.allocation import shares_by_rule
 from curriculum.config import Config, PlanConfig
 from curriculum.mixture import apportion, skill_shares
 from curriculum.records import Rate, Skill, SkillCatalogue, content_id
-from curriculum.round_records import Allocation, MissingSkillProfile, RoundPlan, Rule, SkillPlan
+from curriculum.round_records import Allocation, MissingSkillProfile, RoundPlan, Rule, SkillPlan, SkillProfile
 
 
 class PastRound(NamedTuple):
@@ -32,6 +32,7 @@ class Standing(NamedTuple):
     missing: int
     accuracy: Rate
     mastered: bool
+    asked_without_gold: int
     in_pool: bool
     levels: tuple[int, ...]
     """Difficulties that can be written, easiest first; empty when none may be."""
@@ -176,11 +177,18 @@ def _standing(
         skill=skill.id,
         missing=overall.missing,
         accuracy=overall.accuracy,
-        mastered=rate is not None and rate >= config.target_rate,
+        mastered=rate is not None and rate >= config.target_rate and not _is_unsure(overall, config),
+        asked_without_gold=overall.without_gold.items if overall.without_gold else 0,
         in_pool=sum(pool_sizes.get(skill.id, {}).values()) > 0,
         levels=levels,
         missing_at=missing_at,
     )
+
+
+def _is_unsure(overall: SkillProfile, config: PlanConfig) -> bool:
+    """Whether more items without a gold answer were difficult than a mastered skill may get wrong."""
+    asked = overall.without_gold
+    return asked is not None and asked.difficult > (1 - config.target_rate) * asked.items
 
 
 def _nearest(difficulty: int, levels: Sequence[int]) -> int:
@@ -269,7 +277,9 @@ def _reason(standing: Standing, share: Fraction, by_floor: Fraction, rule: Rule)
         rows += "; all written, the pool has none"
     if standing.mastered:
         return f"mastered, right in {right} of {n} probe answers; {rows}"
-    answers = f"right in {right} of {n}" if n else "no probe answers need it"
+    unjudged = f"{standing.asked_without_gold} asked without a gold answer" if standing.asked_without_gold else ""
+    answers = f"right in {right} of {n}" if n else "" if unjudged else "no probe answers need it"
+    answers = ", ".join(part for part in (answers, unjudged) if part)
     return f"missing in {standing.missing} failed probe answers, {answers}; {rows}"
 
 

@@ -6,14 +6,17 @@ Takes one round's probe grades and diagnoses with the labels of their examples; 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from curriculum.records import Diagnosis, Grade, SkillCatalogue, SkillLabel, Verdict
-from curriculum.round_records import ItemSignals, MissingSkillProfile, SkillProfile, VerdictCounts
-from curriculum.signals import signal_means
+from curriculum.round_records import ItemConsistency, ItemSignals, MissingSkillProfile, SkillProfile, VerdictCounts
+from curriculum.signals import consistency_counts, signal_means
 from curriculum.statistics import wilson
 
 Cell = tuple[str, int]
 """A skill at one difficulty, or at all of them together."""
+
+Drawn = TypeVar("Drawn", ItemSignals, ItemConsistency)
 
 ALL = 0
 """In place of a difficulty: all of them."""
@@ -27,6 +30,7 @@ def build_profile(
     diagnoses: Iterable[Diagnosis],
     catalogue: SkillCatalogue,
     signals: Iterable[ItemSignals] = (),
+    consistency: Iterable[ItemConsistency] = (),
 ) -> MissingSkillProfile:
     """Counts verdicts and missing skills per skill × difficulty, per skill, and over all answers.
 
@@ -42,6 +46,7 @@ def build_profile(
         diagnoses: at most one a failed answer; its skills are missing at the example's difficulty.
         catalogue: the skills of the run.
         signals: of the probe items, where several answers to each were drawn.
+        consistency: of the probe items without a gold answer; they are counted apart and enter no rate.
 
     Source: He et al. 2025 (STAT, arXiv 2510.10023), stage 2; `missing` is their n_s.
     """
@@ -57,14 +62,9 @@ def build_profile(
     for diagnosis in diagnoses:
         difficulty = labels[diagnosis.example_id].difficulty
         missing.update((skill, difficulty) for skill in set(diagnosis.missing_skills))
-    drawn: defaultdict[Cell, list[ItemSignals]] = defaultdict(list)
-    for item in signals:
-        label = labels[item.example_id]
-        for skill in set(label.skills):
-            drawn[skill, label.difficulty].append(item)
-            drawn[skill, ALL].append(item)
+    drawn, unsure = _by_cell(signals, labels), _by_cell(consistency, labels)
     tallies = (missing, *answered.values())
-    cells = sorted({cell for tally in tallies for cell in tally})
+    cells = sorted({cell for tally in (*tallies, unsure) for cell in tally if cell[1] != ALL})
     for tally in tallies:
         for (skill, _), count in list(tally.items()):
             tally[skill, ALL] += count
@@ -77,7 +77,8 @@ def build_profile(
             counts=counts,
             missing=missing[skill, difficulty],
             accuracy=wilson(counts.correct, counts.graded),
-            signals=signal_means(drawn[skill, difficulty]),
+            signals=signal_means(drawn.get((skill, difficulty), ())),
+            without_gold=consistency_counts(unsure.get((skill, difficulty), ())),
         )
 
     total = _counts(overall)
@@ -89,6 +90,17 @@ def build_profile(
         skills=tuple(profile(skill.id, ALL) for skill in sorted(catalogue.skills, key=lambda s: s.id)),
         cells=tuple(profile(*cell) for cell in cells),
     )
+
+
+def _by_cell(items: Iterable[Drawn], labels: Mapping[str, SkillLabel]) -> Mapping[Cell, list[Drawn]]:
+    """The items of each skill at each difficulty, and at all of them together."""
+    cells: defaultdict[Cell, list[Drawn]] = defaultdict(list)
+    for item in items:
+        label = labels[item.example_id]
+        for skill in set(label.skills):
+            cells[skill, label.difficulty].append(item)
+            cells[skill, ALL].append(item)
+    return cells
 
 
 def _counts(verdicts: Mapping[Verdict, int]) -> VerdictCounts:

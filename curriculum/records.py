@@ -93,7 +93,7 @@ class Example(Record):
     id: str
     question: str
     history: tuple[Message, ...] = Field(default=(), description="earlier chat turns, oldest first")
-    gold: str
+    gold: str = Field(description="empty where there is none, which only probe items may have")
     solutions: tuple[str, ...] = Field(default=(), description="worked solutions without the final answer line")
     group: str
     skills: tuple[str, ...] = Field(default=(), description="skills the data set itself declares")
@@ -252,5 +252,5 @@ class Diagnosis(Record):
     teacher: str
     prompt_hash: str
     missing_skills: tuple[str, ...] = Field(min_length=1, max_length=3)
-    error_kind: Literal["wrong", "format", "truncated"]
+    error_kind: Literal["wrong", "format", "truncated", "inconsistent"]
     reason: str

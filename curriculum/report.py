@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from curriculum.agreement import Repeatability
 from curriculum.judging import JudgeReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.round_records import Allocation, GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
@@ -71,6 +72,11 @@ class ProbeReport(Part):
     overall: Rate
     verdicts: VerdictCounts
     skills: tuple[SkillProfile, ...]
+    repeated: Repeatability | None = Field(
+        default=None,
+        description="of a sample of the diagnoses, asked for twice",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class MixtureCell(Part):
@@ -119,9 +125,9 @@ class FailureReport(Part):
     difficulty: int
     question: str
     answer: str
-    gold: str
+    gold: str | None = Field(description="none: five drawn answers all differ, and what is right is not known")
     extracted: str | None
-    verdict: Verdict
+    verdict: Verdict | None
     missing_skills: tuple[str, ...]
     diagnosis: str
 

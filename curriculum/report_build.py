@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from curriculum.agreement import Repeatability
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.mixture import apportion
@@ -73,6 +74,9 @@ class RoundRecords(NamedTuple):
     losses: Sequence[float] = ()
     gradient_norms: Sequence[float] = ()
     max_grad_norm: float | None = None
+    without_gold: Sequence[StudentAnswer] = ()
+    """The first drawn answer to each probe item without a gold answer that is difficult."""
+    repeated: Repeatability | None = None
 
 
 def round_report(
@@ -89,7 +93,7 @@ def round_report(
         **dict(records.decision),
         verdicts_before=verdict_counts(records.grades_before),
         verdicts_after=verdict_counts(records.grades_after) if records.decision.candidate else None,
-        probe=_probe(records.profile) if records.profile else None,
+        probe=_probe(records.profile, records.repeated) if records.profile else None,
         plan=records.plan,
         allocation=records.allocation,
         mixture=_mixture(records.rows),
@@ -153,8 +157,14 @@ def _difference(strict_gain: float | None, lenient_gain: float | None) -> float 
     return None if strict_gain is None or lenient_gain is None else strict_gain - lenient_gain
 
 
-def _probe(profile: MissingSkillProfile) -> ProbeReport:
-    return ProbeReport(adapter=profile.adapter, overall=profile.overall, verdicts=profile.counts, skills=profile.skills)
+def _probe(profile: MissingSkillProfile, repeated: Repeatability | None) -> ProbeReport:
+    return ProbeReport(
+        adapter=profile.adapter,
+        overall=profile.overall,
+        verdicts=profile.counts,
+        skills=profile.skills,
+        repeated=repeated,
+    )
 
 
 def _mixture(rows: Sequence[TrainingRow]) -> tuple[MixtureCell, ...]:
@@ -197,7 +207,7 @@ def _skill_tokens(rows: Sequence[TrainingRow], tokens: int) -> dict[str, int]:
 def _failures(
     records: RoundRecords, examples: Mapping[str, Example], labels: Mapping[str, SkillLabel]
 ) -> tuple[FailureReport, ...]:
-    answers = {answer.id: answer for answer in records.probe_answers}
+    answers = {answer.id: answer for answer in (*records.probe_answers, *records.without_gold)}
     grades = {grade.answer_id: grade for grade in records.probe_grades}
     return tuple(
         FailureReport(
@@ -206,14 +216,18 @@ def _failures(
             difficulty=labels[d.example_id].difficulty,
             question=cut(examples[d.example_id].question),
             answer=cut(answers[d.answer_id].text),
-            gold=cut(examples[d.example_id].gold),
-            extracted=None if (found := grades[d.answer_id].extracted) is None else cut(found),
-            verdict=grades[d.answer_id].verdict,
+            gold=cut(examples[d.example_id].gold) if d.answer_id in grades else None,
+            extracted=None if (found := _extracted(grades.get(d.answer_id))) is None else cut(found),
+            verdict=grades[d.answer_id].verdict if d.answer_id in grades else None,
             missing_skills=d.missing_skills,
             diagnosis=cut(d.reason),
         )
         for d in _spread(records.diagnoses)
     )
+
+
+def _extracted(grade: Grade | None) -> str | None:
+    return None if grade is None else grade.extracted
 
 
 def _spread(diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:

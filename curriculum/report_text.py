@@ -124,15 +124,14 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         parts.append(safe_text(report_allocation.expected_words(round_)))
     if price := report_allocation.price_words(report, round_):
         parts.append(safe_text(price))
-    if drawn := words.signals_words(round_):
+    if drawn := words.probe_words(round_):
         parts.append(safe_text(drawn))
     if round_.training:
         parts.append(safe_text(words.health_words(round_.training)))
     for failure in round_.failures:
-        found = "no answer" if failure.extracted is None else failure.extracted
-        parts.append(safe_text(f"\n{failure.verdict.value} · {', '.join(failure.skills)}", "bold"))
+        parts.append(safe_text(f"\n{words.failure_words(failure)} · {', '.join(failure.skills)}", "bold"))
         parts.append(safe_text(failure.question))
-        parts.append(safe_text(f"expected {failure.gold}, found {found}: {failure.diagnosis}", "dim"))
+        parts.append(safe_text(f"{words.expected_words(failure)}: {failure.diagnosis}", "dim"))
     of_round = [t for t in timings.stages if t.round == round_.round]
     parts += [safe_text(f"{t.stage}: {words.duration(t.seconds)}", "dim") for t in of_round]
     return Group(*parts)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from curriculum.judging import JudgeReport
 from curriculum.loss_curve import SMOOTHED_STEPS
 from curriculum.records import Change, Rate
-from curriculum.report import FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
+from curriculum.report import FailureReport, FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
 from curriculum.round_records import SkillPlan, SkillProfile, VerdictCounts
 
 NONE = "–"
@@ -174,7 +174,51 @@ def cut_words(base: VerdictCounts, limit: int) -> str:
     )
 
 
-def signals_words(round_: RoundReport) -> str:
+def probe_words(round_: RoundReport) -> str:
+    """What more is known of the probe: drawn answers, items without a gold answer, how far diagnoses repeat."""
+    return " ".join(part for part in (_signals(round_), _without_gold(round_), _repeated(round_)) if part)
+
+
+def _without_gold(round_: RoundReport) -> str:
+    counted = [(s.skill, s.without_gold) for s in (round_.probe.skills if round_.probe else ()) if s.without_gold]
+    if not counted:
+        return ""
+    parts = [
+        f"{skill} {c.difficult} of {c.items}" + (f" ({c.undecided} undecided: answers failed)" if c.undecided else "")
+        for skill, c in counted
+    ]
+    return (
+        "Probe items without a gold answer, in no rate; difficult, for five drawn answers all differ: "
+        + "; ".join(parts)
+        + "."
+    )
+
+
+def _repeated(round_: RoundReport) -> str:
+    made = round_.probe.repeated if round_.probe else None
+    if made is None:
+        return ""
+    mean = made.jaccard
+    agreed = NONE if mean.value is None else f"{mean.value:.2f} ({mean.low:.2f}–{mean.high:.2f})"
+    return (
+        f"Of {made.asked} diagnoses that were asked for twice, {made.answered} came both times; {made.same.correct} "
+        f"named the same skills, and on average they share (Jaccard) {agreed}."
+    )
+
+
+def failure_words(failure: FailureReport) -> str:
+    """What was wrong with an answer, in a word or two."""
+    return "five answers, all different" if failure.verdict is None else failure.verdict.value
+
+
+def expected_words(failure: FailureReport) -> str:
+    """What was expected and what was found."""
+    if failure.gold is None:
+        return "No gold answer"
+    return f"Expected {failure.gold}, found {'no answer' if failure.extracted is None else failure.extracted}"
+
+
+def _signals(round_: RoundReport) -> str:
     """What drawn answers said of each skill on the probe; empty where none were drawn."""
     drawn = [(s.skill, s.signals) for s in (round_.probe.skills if round_.probe else ()) if s.signals]
     parts = [

@@ -35,8 +35,31 @@ class ItemSignals(Record):
     entropy: float | None = Field(ge=0, description="nats at the first token of an answer; none where none was begun")
 
 
+class ItemConsistency(Record):
+    """Whether a student that is asked several times gives one answer twice, to a question without a gold answer."""
+
+    example_id: str
+    adapter: str
+    samples: int = Field(ge=0, description="answers drawn; those that failed on our side do not count")
+    agreeing: int = Field(ge=0, description="the most of them that agree")
+    difficult: bool = Field(description="all were drawn, and no two agree")
+
+    @property
+    def undecided(self) -> bool:
+        """Whether answers that are missing could have changed it."""
+        return not self.difficult and self.agreeing < 2
+
+
+class ConsistencyCounts(Part):
+    """How many items without a gold answer are difficult."""
+
+    items: int
+    difficult: int
+    undecided: int = Field(description="not counted as difficult: some of their answers failed on our side")
+
+
 class SignalMeans(Part):
-    """The same over items."""
+    """Signals of several items."""
 
     items: int = Field(ge=1)
     samples: int = Field(ge=1)
@@ -56,6 +79,11 @@ class SkillProfile(Part):
     accuracy: Rate
     signals: SignalMeans | None = Field(
         default=None, description="of drawn answers, with student.signals", exclude_if=lambda value: value is None
+    )
+    without_gold: ConsistencyCounts | None = Field(
+        default=None,
+        description="probe items without a gold answer; in no rate",
+        exclude_if=lambda value: value is None,
     )
 
 

@@ -1,19 +1,21 @@
 """How hard items are for one student: how often it is right when it draws its answers, and how unsure it begins.
 
-Takes several graded answers to each item; returns one `ItemSignals` an item, means over items, and difficulties. Asks
-nobody, and does not depend on the order of answers.
+Takes several answers to each item; returns one `ItemSignals` an item, means over items, and difficulties; for items
+without a gold answer one `ItemConsistency`. Asks nobody, and does not depend on the order of answers.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from curriculum.records import Example, Grade, SkillLabel, StudentAnswer, Verdict
-from curriculum.round_records import ItemSignals, SignalMeans
+from curriculum.round_records import ConsistencyCounts, ItemConsistency, ItemSignals, SignalMeans
 from curriculum.statistics import score_interval
 
 LEVELS = 5
 """Difficulties there are."""
+SAMPLES_WITHOUT_GOLD = 5
+"""Answers drawn to a question that has no gold answer."""
 
 
 def item_signals(answers: Sequence[StudentAnswer], grades: Sequence[Grade]) -> list[ItemSignals]:
@@ -40,6 +42,36 @@ def _signals(example_id: str, samples: Sequence[tuple[StudentAnswer, Grade]]) ->
         correct=sum(grade.verdict is Verdict.CORRECT for grade in graded),
         entropy=entropies[len(entropies) // 2] if entropies else None,
     )
+
+
+def item_consistency(
+    answers: Sequence[StudentAnswer], agree: Callable[[StudentAnswer, StudentAnswer], bool]
+) -> ItemConsistency:
+    """Whether a question without a gold answer is difficult: when it is asked five times, all five answers differ.
+
+    Args:
+        answers: of one adapter to one item; one of finish reason `error` does not count.
+        agree: whether two answers say the same.
+
+    Source: He et al. 2025 (STAT, arXiv 2510.10023), stage 1: their consistency heuristic.
+    """
+    drawn = [answer for answer in answers if answer.finish_reason != "error"]
+    agreeing = max((sum(other is one or agree(one, other) for other in drawn) for one in drawn), default=0)
+    return ItemConsistency(
+        example_id=answers[0].example_id,
+        adapter=answers[0].adapter,
+        samples=len(drawn),
+        agreeing=agreeing,
+        difficult=len(drawn) == SAMPLES_WITHOUT_GOLD and agreeing == 1,
+    )
+
+
+def consistency_counts(items: Sequence[ItemConsistency]) -> ConsistencyCounts | None:
+    """Counts over items; none where there are no items."""
+    if not items:
+        return None
+    difficult, undecided = sum(item.difficult for item in items), sum(item.undecided for item in items)
+    return ConsistencyCounts(items=len(items), difficult=difficult, undecided=undecided)
 
 
 def signal_means(signals: Iterable[ItemSignals]) -> SignalMeans | None:

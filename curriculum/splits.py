@@ -20,6 +20,7 @@ from curriculum.records import Example, Record, Split, content_id
 __all__ = ["DroppedExample", "SplitResult", "assert_no_leak", "leaks", "normalise", "split_examples", "with_extra"]
 
 POOL_FULL = "the pool is full"
+PROBE_FULL = "no gold answer, and the probe is full"
 MOST_SHORT = Fraction(1, 10)
 """A held-out split may stay this share below its size when no group fits into what is missing."""
 
@@ -59,13 +60,19 @@ def split_examples(examples: Iterable[Example], sizes: SplitSizes, seed: int) ->
     far as the groups allow (a group counts for the skills and difficulty commonest in it). A cell with few
     items gives at most half of them to the held-out splits together, more only when these need more than
     half of everything. Sizes are exact where the groups allow it; a split may stay short by less than the
-    smallest group left in the pool, at most by a tenth.
+    smallest group left in the pool, at most by a tenth. Groups with an item that has no gold answer go to the probe,
+    before others; what it has no room for is dropped.
 
     Raises:
         DataError: there are too few items, or the groups are too large, for the sizes.
     """
     kept, dropped = _deduplicate(examples)
-    split_of = _assign(kept, sizes, seed, len(dropped))
+    silent = _without_gold(kept, sizes.probe, seed)
+    dropped += [_dropped(e, PROBE_FULL) for e in kept if not e.gold and e.group not in silent]
+    kept = [e for e in kept if e.gold or e.group in silent]
+    others = [e for e in kept if e.group not in silent]
+    left = sizes.model_copy(update={"probe": sizes.probe - (len(kept) - len(others))})
+    split_of = _assign(others, left, seed, len(dropped)) | dict.fromkeys(silent, "probe")
     placed = [e.model_copy(update={"split": split_of.get(e.group, "pool")}) for e in kept]
     pool = sorted((e.id for e in placed if e.split == "pool"), key=lambda id_: content_id([seed, id_]))
     surplus = set(pool[sizes.pool :]) if sizes.pool is not None else set()
@@ -133,17 +140,28 @@ def _dropped(example: Example, reason: str, duplicate_of: str | None = None) -> 
 
 
 def _deduplicate(examples: Iterable[Example]) -> tuple[list[Example], list[DroppedExample]]:
-    """Keeps the first of each set of duplicates in the order of the ids."""
+    """Keeps the first of each set of duplicates in the order of the ids, those with a gold answer first."""
     seen = SeenQuestions()
     kept: list[Example] = []
     dropped: list[DroppedExample] = []
-    for example in sorted(examples, key=lambda e: (e.id, e.source, e.group)):
+    for example in sorted(examples, key=lambda e: (not e.gold, e.id, e.source, e.group)):
         match = seen.add(example)
         if match is None:
             kept.append(example)
         else:
             dropped.append(_dropped(example, **match._asdict()))
     return kept, dropped
+
+
+def _without_gold(kept: Sequence[Example], room: int, seed: int) -> list[str]:
+    """The groups with an item that has no gold answer, as many as the probe has room for."""
+    sizes = Counter(e.group for e in kept)
+    silent = []
+    for group in sorted({e.group for e in kept if not e.gold}, key=lambda g: content_id([seed, g])):
+        if sizes[group] <= room:
+            silent.append(group)
+            room -= sizes[group]
+    return silent
 
 
 def _assign(kept: Sequence[Example], sizes: SplitSizes, seed: int, duplicates: int) -> dict[str, Split]:

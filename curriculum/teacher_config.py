@@ -192,6 +192,9 @@ class TeacherConfig(EndpointKeys):
         default="teacher", description="data: the skills and difficulty that rows declare, no calls"
     )
     rows_per_call: int = Field(default=4, gt=0, le=50, description="questions labelled in one request")
+    repeat_diagnoses: int = Field(
+        default=0, ge=0, description="failures a round that are diagnosed once more: do the diagnoses repeat?"
+    )
     max_failed_share: float = Field(
         default=0.1,
         ge=0,
@@ -223,6 +226,8 @@ class TeacherConfig(EndpointKeys):
                 raise ValueError(f"`teacher.{given[0]}` is for `kind: llm`; the offline teacher calls nobody")
             if self.second_judge is not None:
                 raise ValueError("`teacher.second_judge` is for `kind: llm`; the offline teacher calls nobody")
+            if self.repeat_diagnoses:
+                raise ValueError("`teacher.repeat_diagnoses` is for `kind: llm`; the offline teacher repeats itself")
             return self
         missing = [f"`teacher.{name}`" for name in ("model", "base_url") if getattr(self, name) is None]
         if missing:

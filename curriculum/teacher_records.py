@@ -28,6 +28,8 @@ class Reply(Part):
     cached_tokens: int = Field(default=0, ge=0, description="of the prompt tokens")
     completion_tokens: int | None = Field(default=None, ge=0)
     reasoning_tokens: int = Field(default=0, ge=0, description="of the completion tokens")
+    logprob_tokens: int = Field(default=0, ge=0, description="tokens that came with their log-probability")
+    seconds: float | None = Field(default=None, ge=0, description="from sending the request to the reply's last byte")
 
 
 class CallEvent(Record):

@@ -20,6 +20,8 @@ FAULTS = (
     *("wrong_schema", "wrong_ids", "unknown_skill", "duplicate_keys", "empty", "refusal", "huge", "invalid_utf8"),
     "no_usage",
 )
+CAN = frozenset({"json_schema", "json_object", "seed", "logprobs"})
+"""What a server can be held to; the fake does all of it unless it is told not to."""
 SKILLS = ("adding_numbers", "spelling", "reading_carefully", "subtracting_numbers")
 """What the fake calls skills, chosen by a hash of the question."""
 
@@ -43,6 +45,9 @@ class FakeChatServer(ThreadingHTTPServer):
         self.faults, self.share, self.delay = faults, share, delay
         self.bytes_per_token: int | None = None
         """How its usage is counted; else it is the same for every reply."""
+        self.honours = CAN
+        self.refuses: frozenset[str] = frozenset()
+        """Fields of a request that it does not take."""
         self.script: Callable[[str], str | None] = lambda prompt: None
         """Answers a prompt in place of the fake's own words."""
         self.seen: list[Seen] = []
@@ -94,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             fault = server.fault_of(body)
             time.sleep(server.delay + (0.05 if fault == "slow" else 0.0))
-            text = server.script(request["messages"][0]["content"]) or answer(request, len(server.seen))
+            fault = "400" if server.refuses & request.keys() else fault
+            text = server.script(request["messages"][0]["content"]) or answer(request, len(server.seen), server.honours)
             with server.lock:
                 server.seen.append(Seen(body, self.headers.get("Authorization", ""), text))
             self._send(fault, text, request)
@@ -123,7 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
         usage |= {"completion_tokens_details": {"reasoning_tokens": 5}}
         message = {"role": "assistant", "content": content, "refusal": refusal}
         reply = {"id": "x", "object": "chat.completion", "model": request["model"], "system_fingerprint": "fake"}
-        reply |= {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+        choice = {"index": 0, "message": message, "finish_reason": finish}
+        if request.get("logprobs") and "logprobs" in self.server.honours:
+            choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.25}, {"token": "b", "logprob": -1.5}]}
+        reply |= {"choices": [choice]}
         raw = json.dumps(reply | ({} if fault == "no_usage" else {"usage": usage})).encode()
         if fault == "invalid_utf8":
             raw = raw.replace(b"fake", b"\xff\xfe")
@@ -148,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def broken(fault: str | None, text: str) -> tuple[str | None, str, str | None]:
     """Content, finish reason and refusal of a reply with this fault."""
-    if fault is None:
+    if fault is None or not text.startswith("{"):
         return text, "stop", None
     top = json.loads(text)
     rows = next((v for v in top.values() if isinstance(v, list) and v and isinstance(v[0], dict)), [])
@@ -177,9 +186,11 @@ def _with(top: dict[str, Any], rows: list[Any], values: dict[str, Any]) -> dict[
     return dict(copy)
 
 
-def answer(request: dict[str, Any], number: int) -> str:
+def answer(request: dict[str, Any], number: int, honours: frozenset[str] = CAN) -> str:
     """What a well-behaved teacher would reply, from the words of the prompt."""
     prompt = request["messages"][0]["content"]
+    if prompt.startswith(("Name three kinds of clouds", "Invent an island")):
+        return _checked(request, number, honours)
     blocks = dict(re.findall(r"<(\w+) [0-9a-f]{8}>\n(.*?)\n</\1 [0-9a-f]{8}>", prompt, re.DOTALL))
     questions = {name: text for name, text in blocks.items() if re.fullmatch(r"q\d+", name)}
     if prompt.startswith("You are a teacher who takes questions apart"):
@@ -232,6 +243,18 @@ def _plan(prompt: str, skills: str) -> dict[str, Any]:
 
 def _judged(reference: str, answer: str) -> str:
     return "unsure" if "perhaps" in answer else "correct" if answer == reference else "wrong"
+
+
+def _checked(request: dict[str, Any], number: int, honours: frozenset[str]) -> str:
+    """The reply to a check of what the server can be held to."""
+    asked = request.get("response_format", {})
+    if request["messages"][0]["content"].startswith("Invent an island"):
+        draw = _number(request.get("seed")) if "seed" in honours else number
+        return json.dumps({"sentence": f"On isle {draw} it rains upwards."})
+    if asked.get("type") not in honours:
+        return "Cirrus, cumulus and stratus drift over the hills."
+    schema = asked.get("json_schema", {}).get("schema")
+    return json.dumps({"mark": schema["properties"]["mark"]["enum"][0]} if schema else {"clouds": 3})
 
 
 def _label(id_: str, question: str, ids: list[str]) -> dict[str, Any]:
