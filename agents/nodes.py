@@ -190,7 +190,8 @@ def profile(loop: Loop, state: State) -> State:
     asked = ask_without_gold(loop, adapter)
     diagnosed = loop.run.round_stage(round_, "diagnose")
     read = (loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
-    inputs = stage_inputs(loop, *read, *(s.folder for s in (*sampled, *asked)))
+    folders = [s.folder for s in sampled] + [s.folder for s in asked]
+    inputs = stage_inputs(loop, *read, *folders)
 
     def work(folder: Path) -> Mapping[str, Any]:
         diagnoses = read_records(diagnosed / "diagnoses.jsonl", Diagnosis)

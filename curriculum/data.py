@@ -137,6 +137,8 @@ def _without_gold(row: object, config: FileSource) -> dict[str, Any] | None:
     if not (isinstance(config, FileData) and config.probe_without_gold and isinstance(row, dict)):
         return None
     column = config.columns.answer if config.columns else "gold"
+    if column is None:
+        return None
     value = row.get(column)
     blank = value is None or (isinstance(value, str) and not value.strip())
     return {**row, column: "none"} if blank else None
