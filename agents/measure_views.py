@@ -7,9 +7,10 @@ from rich.text import Text
 
 from curriculum.agreement import Agreement, Estimate
 from curriculum.report_text import add_row, narrow_table, safe_text
-from curriculum.report_words import NONE, money_words, rate_short
+from curriculum.report_words import NONE, rate_short
 from curriculum.teacher_measures import Finding, Pair, TeacherCheck, TeacherComparison
 from curriculum.teacher_records import SpendRow
+from curriculum.teacher_words import money_words
 
 
 def print_teacher_check(check: TeacherCheck, console: Console) -> None:
