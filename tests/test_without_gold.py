@@ -199,7 +199,7 @@ def test_the_profile_counts_them_apart_and_the_plan_does_not_call_a_skill_master
 @pytest.mark.parametrize("silent", [6, 30])
 def test_a_run_diagnoses_them_and_keeps_them_out_of_every_rate(silent: int, tmp_path: Path) -> None:
     tree = yaml.safe_load(config_of(tmp_path, []).read_text())
-    tree["data"] = data(rows_file(tmp_path, silent, loud=90), gate=24).model_dump(mode="json")
+    tree["data"] = data(rows_file(tmp_path, silent, loud=90)).model_dump(mode="json")
     tree["data"]["splits"]["gate"] = 24
     path = tmp_path / "open.yaml"
     path.write_text(yaml.safe_dump(tree))
