@@ -45,8 +45,8 @@ class LLMJudge:
             TutelageError: what stops a run, see `ChatClient.ask`.
         """
         sample = [a for a in answers if twice and self._second is not None and _drawn(a) < self._share]
-        questions = [self._question(rubric, a, purpose(a)) for a in answers]
-        questions += [self._question(rubric, a, purpose(a), self._second) for a in sample]
+        questions = [self.question(rubric, a, purpose(a)) for a in answers]
+        questions += [self.question(rubric, a, purpose(a), self._second) for a in sample]
         asked = [self._one(question) for question in questions]
         made = await self._asker.together(what, "judge", asked, len(asked), _failures)
         second = {a.id: judgement for a, judgement in zip(sample, made[len(answers) :], strict=True)}
@@ -64,9 +64,8 @@ class LLMJudge:
             )
         return Judgement(judge=model, prompt_hash=prompt_hash, verdict=row.verdict, reason=row.reason)
 
-    def _question(
-        self, rubric: str, answer: OpenAnswer, purpose: Purpose, endpoint: Endpoint | None = None
-    ) -> Question:
+    def question(self, rubric: str, answer: OpenAnswer, purpose: Purpose, endpoint: Endpoint | None = None) -> Question:
+        """Asks whether an answer is correct: the role's own judge, or the second one at its endpoint."""
         code = _code(rubric, answer)
 
         def check(row: JudgeReply) -> JudgeReply:
