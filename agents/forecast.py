@@ -19,7 +19,7 @@ from curriculum.data_config import FileData, FileSource, GeneratorData
 from curriculum.gate import detectable_gain, false_accept_rate
 from curriculum.report_text import add_row, narrow_table, safe_text
 from curriculum.signals import SAMPLES_WITHOUT_GOLD
-from curriculum.teacher_config import TEACHING, Role
+from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherForecast
 from curriculum.teacher_words import range_words, short_of, total_words
 from student.base_model import SMOLLM2, find_base, linear_sizes
@@ -43,8 +43,10 @@ SHOWN: dict[Role, str] = {
     "diagnose": "failed probe questions with the student's answers",
     "write": "pool questions with their solutions and answers",
     "solve": "new questions",
+    "plan": "counts of the probe and of earlier rounds, with the names of skills",
+    "judge": "questions, the student's answers and the gold answers, of held-out items too",
 }
-"""What a request of a teacher's role has of the data; never the gold answer of a held-out item."""
+"""What a request of a teacher's role has of the data; only the judge sees the gold answer of a held-out item."""
 BYTES_PER_ANSWER = 600
 """Of an answer and its grade; measured with the quickstart: 560."""
 BYTES_PER_EXAMPLE = 1500
@@ -125,12 +127,10 @@ def leaving(config: Config) -> list[str]:
     for url in config.student.vllm.urls:
         if not is_loopback(url):
             lines.append(f"questions of probe, gate, final and extra sets, and the pool's few-shot examples, to {url}")
-    teacher = config.teacher
-    if teacher.kind == "llm":
-        for role in TEACHING:
-            url, shown = teacher.endpoint(role).base_url, _shown(config, role)
-            if shown and not is_loopback(url):
-                lines.append(f"{shown}, to {url} ({role})")
+    for endpoint in config.endpoints:
+        shown = _shown(config, endpoint.role)
+        if shown and not is_loopback(endpoint.base_url):
+            lines.append(f"{shown}, to {endpoint.base_url} ({endpoint.role})")
     return lines or ["nothing"]
 
 

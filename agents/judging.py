@@ -65,7 +65,7 @@ class LLMJudge:
         return Judgement(judge=model, prompt_hash=prompt_hash, verdict=row.verdict, reason=row.reason)
 
     def question(self, rubric: str, answer: OpenAnswer, purpose: Purpose, endpoint: Endpoint | None = None) -> Question:
-        """Asks for the verdict on an answer; at `endpoint` in place of the role's own."""
+        """Asks whether an answer is correct: the role's own judge, or the second one at its endpoint."""
         code = _code(rubric, answer)
 
         def check(row: JudgeReply) -> JudgeReply:

@@ -55,8 +55,8 @@ class LLMTeacher:
         self.asker = Asker(config, self._client, progress)
         self._runner = asyncio.Runner()
         self._declared = OfflineTeacher(config)
-        self.llm_judge = LLMJudge(config, self.asker)
-        self.writer = Writer(config, self.asker, self._labels, grader, self.llm_judge)
+        self.judging = LLMJudge(config, self.asker)
+        self.writer = Writer(config, self.asker, self._labels, grader, self.judging)
         self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self.asker.prompts.items()}
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ class LLMTeacher:
         def purpose(answer: OpenAnswer) -> Purpose:
             return Purpose("judge", round_ if answer.example.split in ("pool", "probe", "gate") else None)
 
-        return self._runner.run(self.llm_judge.judge(rubric, answers, purpose))
+        return self._runner.run(self.judging.judge(rubric, answers, purpose))
 
     def plan(self, view: PlannerView, by_rule: RoundPlan) -> tuple[RoundPlan, list[TeacherFailure]]:
         """A round's rows by the role `plan`; by the rule, with the cause, where its plan cannot be used."""

@@ -47,6 +47,16 @@ async def ask_plan(asker: Asker, view: PlannerView, by_rule: RoundPlan) -> tuple
     Raises:
         TutelageError: what stops a run, see `ChatClient.ask`.
     """
+    checked: Checked[PlanReply] = await asker.ask(plan_question(asker, view, by_rule))
+    if ONLY in checked.rows:
+        return planned(checked.rows[ONLY], view, by_rule), []
+    fault = checked.faults[ONLY]
+    failure = failed(f"plan of round {by_rule.round}", "plan", fault)
+    return by_rule.model_copy(update={"fallback": f"{fault.kind}: {failure.reason}"}), [failure]
+
+
+def plan_question(asker: Asker, view: PlannerView, by_rule: RoundPlan) -> Question:
+    """Asks for the rows of a round."""
     bounds = _bounds(view)
 
     def check(reply: PlanReply) -> PlanReply:
@@ -62,14 +72,7 @@ async def ask_plan(asker: Asker, view: PlannerView, by_rule: RoundPlan) -> tuple
         floor=str(sum(bounds.floor.values())),
     )
     names = {"skill": [s.skill for s in bounds.standings]}
-    checked: Checked[PlanReply] = await asker.ask(
-        Question(Purpose("plan", by_rule.round), "plan", text, PlanReply, check, enums=names)
-    )
-    if ONLY in checked.rows:
-        return planned(checked.rows[ONLY], view, by_rule), []
-    fault = checked.faults[ONLY]
-    failure = failed(f"plan of round {by_rule.round}", "plan", fault)
-    return by_rule.model_copy(update={"fallback": f"{fault.kind}: {failure.reason}"}), [failure]
+    return Question(Purpose("plan", by_rule.round), "plan", text, PlanReply, check, enums=names)
 
 
 def planned(reply: PlanReply, view: PlannerView, by_rule: RoundPlan) -> RoundPlan:

@@ -150,7 +150,7 @@ def _role_questions(
     }
     if isinstance(config.data, FileSource) and config.data.grader_rubric:
         rubric, answers = config.data.grader_rubric, [OpenAnswer(e, e.id, WRONG_ANSWER) for e in chosen]
-        questions["judge"] = [teacher.llm_judge.question(rubric, a, Purpose("judge")) for a in answers]
+        questions["judge"] = [teacher.judging.question(rubric, a, Purpose("judge")) for a in answers]
     return questions
 
 

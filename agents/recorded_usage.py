@@ -77,6 +77,8 @@ def _replies(
     if then.kind == "offline":
         return
     alike = {role for role in ROLES if _way(now, role) == _way(then, role)}
+    if now.second_judge or then.second_judge:
+        alike.discard("judge")  # the ledger does not say which of two judges replied
     near = {role for role in alike if now.endpoint(role).base_url == then.endpoint(role).base_url}
     intents = {e.number: e for e in events if e.event == "intent"}
     for event in events:

@@ -13,7 +13,8 @@ from agents.ledger import LEDGER, NANO, Ledger, cost_nano
 from agents.llm_teacher import LLMTeacher
 from agents.loop import Loop
 from agents.recorded_usage import FORECAST, Recorded, Usage, recorded_usage
-from agents.teacher_work import SKILL_CHARS, WORK, End, Known, Work
+from agents.role_work import WORK, second_judge_work
+from agents.teacher_work import SKILL_CHARS, End, Known, Work
 from curriculum.config import Config
 from curriculum.data import read_examples
 from curriculum.data_config import FileSource
@@ -51,12 +52,15 @@ def teacher_forecast(
     least, most = (End(config, examples, teacher, known or Known(), most) for most in (False, True))
     roles: list[RoleForecast] = []
     origins: dict[str, list[str]] = defaultdict(list)
-    for role, work in WORK.items():
+    asked = [(config.teacher.endpoint(role), WORK[role]) for role in config.roles]
+    if config.teacher.second_judge is not None:
+        asked.append((config.teacher.second_judge_endpoint, second_judge_work))
+    for endpoint, work in asked:
         low, high = work(least), work(most)
         if high.requests:
-            endpoint, usage = config.teacher.endpoint(role), recorded.usage.get(role)
+            usage = recorded.usage.get(endpoint.role)
             roles.append(_role(endpoint, low, high, usage))
-            origins[_origin(endpoint, usage)].append(role)
+            origins[_origin(endpoint, usage)].append(endpoint.role)
     basis = [*_course(least, most), *(f"{', '.join(of)}: {origin}." for origin, of in origins.items())]
     if recorded.unread:
         basis.append(f"Ledgers that could not be read: {', '.join(recorded.unread)}.")

@@ -124,12 +124,17 @@ class TeacherForecast(Record):
     @property
     def total(self) -> Forecast:
         """All roles together, asked one after another; no money unless every role has prices."""
+        return self.of(*(role.role for role in self.roles))
+
+    def of(self, *roles: Role) -> Forecast:
+        """Some roles together; a role that two models have is both of them."""
+        chosen = [role for role in self.roles if role.role in roles]
 
         def add(name: str) -> tuple[Any, Any]:
-            ranges = [getattr(role, name) for role in self.roles]
+            ranges = [getattr(role, name) for role in chosen]
             return sum(low for low, _ in ranges), sum(high for _, high in ranges)
 
-        priced = all(role.money is not None for role in self.roles)
+        priced = all(role.money is not None for role in chosen)
         return Forecast(
             **{name: add(name) for name in Forecast.model_fields if name != "money"},
             money=add("money") if priced else None,

@@ -96,7 +96,7 @@ def forecast_rows(report: RunReport, timings: Timings) -> list[ForecastRow]:
     forecast, spent = teaching.forecast, {row.role: row for row in spend_by_role(teaching)}
     seconds = {timing.role: timing.seconds for timing in timings.roles}
     finished = report.status != "running"
-    made: dict[Role, Forecast] = {role.role: role for role in forecast.roles}
+    made: dict[Role, Forecast] = {one.role: forecast.of(one.role) for one in forecast.roles}
     rows = [
         _forecast_row(role, made.get(role), spent.get(role), seconds.get(role), finished)
         for role in ROLES

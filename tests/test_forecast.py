@@ -31,6 +31,18 @@ def test_a_role_on_this_machine_and_labels_of_the_data_are_left_out() -> None:
     assert leaving(load_config(CONFIGS / "llm-teacher.yaml", unwritten)) == ["nothing"]
 
 
+def test_what_planner_and_judges_are_shown_is_said() -> None:
+    judged = ["data.grader=judge", "data.grader_rubric=r", "plan.by=llm"]
+    elsewhere = "teacher.second_judge={model: n, base_url: https://other.example/v1, share: 0.1}"
+    said = leaving(load_config(CONFIGS / "llm-teacher.yaml", [*judged, elsewhere]))
+    assert [line.rpartition(", to ")[2] for line in said[-3:]] == [
+        f"{AWAY} (plan)",
+        f"{AWAY} (judge)",
+        "https://other.example/v1 (judge)",
+    ]
+    assert "gold answers, of held-out items too" in said[-1] and not any("gold" in line for line in said[:-2])
+
+
 def test_a_server_elsewhere_is_sent_the_students_questions() -> None:
     elsewhere = ["student.engine=vllm", "student.vllm.urls=[https://gpu.example:8000, http://127.0.0.1:8001]"]
     (said,) = leaving(load_config(CONFIGS / "quickstart.yaml", elsewhere))

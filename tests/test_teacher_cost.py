@@ -129,6 +129,26 @@ def test_requests_at_both_ends() -> None:
     assert forecast["label"].requests == (19 + 3, 2 * (19 + 3 * 4 * 5))
 
 
+def test_planning_and_judging_at_both_ends() -> None:
+    tree_ = tree(3, 8, second_judge={"model": "n", "share": 0.5})
+    tree_["plan"] |= {"by": "llm"}
+    tree_["data"] |= {"grader": "judge", "grader_rubric": "It is right."}
+    judged = Config.model_validate(tree_)
+    data = [e.model_copy(update={"grader": "judge"}) for e in examples(pool=30, probe=40, gate=20, final=10)]
+    forecast = teacher_forecast(judged, data, NOTHING)
+    assert [(r.role, r.model) for r in forecast.roles[-3:]] == [("plan", "m"), ("judge", "m"), ("judge", "n")]
+    plan, judge, second = forecast.roles[-3:]
+    assert plan.requests == (3, 2 * 3)
+    # Half of the base's 70 answers, and of each draft's equal solutions one pair; or three probes, four gates, three
+    # arms, and three pairs of all drafts of all waves; each with its repair.
+    assert judge.requests == (35 + 3 * 4, 2 * (3 * 40 + 4 * 20 + 3 * 10 + 3 * 4 * 8 * 3))
+    # Half of 35 and of 230, three standard deviations to either side.
+    assert second.requests == (8, 2 * 138) and forecast.of("judge").requests == (35 + 12 + 8, judge.requests[1] + 276)
+    assert second.money is None and forecast.of("judge").money is None, "another model has no prices of the first"
+    past = made(config(6, 8))
+    assert "plan" not in past and "judge" not in past
+
+
 def test_few_requests_at_once_take_longer() -> None:
     one, many = (made(config(concurrency=n))["solve"] for n in (1, 8))
     assert one.requests == many.requests and one.minutes[0] == pytest.approx(one.requests[0] / 60, abs=0.01)
