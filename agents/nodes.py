@@ -186,7 +186,7 @@ def profile(loop: Loop, state: State) -> State:
     asked = ask_without_gold(loop, adapter)
     diagnosed = loop.run.round_stage(round_, "diagnose")
     read = (loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
-    inputs = stage_inputs(loop, *read, *(s.folder for s in (*sampled, *asked)))
+    inputs = stage_inputs(loop, *read, *(s.folder for s in sampled), *(a.folder for a in asked))
 
     def work(folder: Path) -> Mapping[str, Any]:
         diagnoses = read_records(diagnosed / "diagnoses.jsonl", Diagnosis)

@@ -131,7 +131,7 @@ def _compared(
                 first=sides[0].name,
                 second=sides[1].name,
                 labels=agreement(skills[0][1], skills[1][1], (levels[0], levels[1])),
-                diagnoses=agreement(*missing) if sample.run is not None else None,
+                diagnoses=agreement(missing[0], missing[1]) if sample.run is not None else None,
             )
         )
     planned: tuple[PlannedSkill, ...] = ()

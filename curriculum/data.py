@@ -136,7 +136,7 @@ def _without_gold(row: object, config: FileSource) -> dict[str, Any] | None:
     """A row that may have no gold answer and has none, with a stand-in for it so that all else is checked."""
     if not (isinstance(config, FileData) and config.probe_without_gold and isinstance(row, dict)):
         return None
-    column = config.columns.answer if config.columns else "gold"
+    column = (config.columns.answer if config.columns else None) or "gold"
     value = row.get(column)
     blank = value is None or (isinstance(value, str) and not value.strip())
     return {**row, column: "none"} if blank else None
