@@ -222,7 +222,7 @@ def _log_normal(prior: CurvePrior) -> Array:
 
 def _rise(rows: Array, half: Array, steepness: Array) -> Array:
     """Share of the reachable gain at so many rows [...], by shape: [..., n_shapes]."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # no rows: infinitely far from half of the gain
         return np.asarray(1 / (1 + (half / rows[..., None]) ** steepness))
 
 

@@ -96,14 +96,21 @@ class DroppedCount(Part):
     rows: int
 
 
+class SkillTokens(Part):
+    """About how many of a training's tokens were in rows chosen for one skill."""
+
+    skill: str
+    tokens: int
+
+
 class TrainingReport(Part):
     """One training: its size, its curves, and whether it was healthy."""
 
     rows: int
     training_tokens: int
     target_tokens: int
-    skill_tokens: dict[str, int] = Field(
-        default={}, description="training tokens by the skill a row was chosen for, split by the length of its texts"
+    skill_tokens: tuple[SkillTokens, ...] = Field(
+        default=(), description="the training tokens, split over skills by the length of their rows' texts"
     )
     steps: int
     losses: tuple[float, ...] = Field(description="one an optimizer step, in nats a target token")

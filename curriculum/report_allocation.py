@@ -44,7 +44,7 @@ def allocation_rows(round_: RoundReport) -> list[AllocationRow]:
         return []
     given = {s.skill: s.pool_rows + sum(s.written_rows.values()) for s in (round_.plan.skills if round_.plan else ())}
     total = sum(given.values())
-    tokens = round_.training.skill_tokens if round_.training else {}
+    tokens = {of.skill: of.tokens for of in (round_.training.skill_tokens if round_.training else ())}
     rows = [
         AllocationRow(
             part.skill,

@@ -24,6 +24,7 @@ from curriculum.report import (
     MixtureCell,
     ProbeReport,
     RoundReport,
+    SkillTokens,
     TrainingReport,
 )
 from curriculum.round_records import (
@@ -196,12 +197,14 @@ def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
     )
 
 
-def _skill_tokens(rows: Sequence[TrainingRow], tokens: int) -> dict[str, int]:
+def _skill_tokens(rows: Sequence[TrainingRow], tokens: int) -> tuple[SkillTokens, ...]:
     """The training tokens split over skills: nobody counted them apart, so each row counts by its characters."""
     lengths: Counter[str] = Counter()
     for row in rows:
         lengths[row.skill] += sum(len(text) for text in (row.question, row.target, *(m.content for m in row.history)))
-    return apportion(dict(sorted(lengths.items())), tokens) if lengths.total() else {}
+    if not lengths.total():
+        return ()
+    return tuple(SkillTokens(skill=skill, tokens=part) for skill, part in sorted(apportion(lengths, tokens).items()))
 
 
 def _failures(

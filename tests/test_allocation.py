@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.allocation import (
@@ -86,6 +86,7 @@ ANSWERS = st.dictionaries(
 FLOORS = st.floats(0, 1)
 
 
+@settings(max_examples=40)
 @given(ANSWERS, FLOORS, st.sampled_from([0, 30]))
 def test_shares_of_every_rule_sum_to_one_and_keep_the_floor_and_the_cap(
     answers: dict[str, tuple[int, int]], floor: float, rows: int
@@ -102,17 +103,19 @@ def test_shares_of_every_rule_sum_to_one_and_keep_the_floor_and_the_cap(
     assert all(share <= MOST_SHARES / n + 1e-9 for share in shares(made, "expected_gain").values())
 
 
+@settings(max_examples=40)
 @given(ANSWERS, FLOORS, st.randoms(use_true_random=False))
 def test_the_order_of_skills_is_irrelevant_and_the_same_input_gives_the_same_shares(
     answers: dict[str, tuple[int, int]], floor: float, random: object
 ) -> None:
     turned = list(answers.items())
     random.shuffle(turned)  # type: ignore[attr-defined]
-    settings = config("expected_gain", uniform_floor=floor)
-    one = allocated(answers, answers, settings=settings)
-    assert one == allocated(dict(turned), dict(turned), settings=settings)
+    chosen = config("expected_gain", uniform_floor=floor)
+    one = allocated(answers, answers, settings=chosen)
+    assert one == allocated(dict(turned), dict(turned), settings=chosen)
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 18), st.integers(1, 20), FLOORS)
 def test_more_failures_never_lower_a_share_by_failures(wrong: int, more: int, floor: float) -> None:
     def share(failures: int) -> float:
@@ -170,8 +173,8 @@ def test_only_skills_that_can_be_taught_have_a_share() -> None:
 
 def test_no_skill_gets_more_than_its_pool_holds() -> None:
     answers = {"a": (0, 20), "b": (0, 20), "c": (0, 20)}
-    settings = config(max_repeats=2, write_share=0.5)
-    of = shares(allocated(answers, pool={"a": 5, "b": 900, "c": 5}, writable=["c"], settings=settings), "expected_gain")
+    chosen = config(max_repeats=2, write_share=0.5)
+    of = shares(allocated(answers, pool={"a": 5, "b": 900, "c": 5}, writable=["c"], settings=chosen), "expected_gain")
     assert of["a"] == pytest.approx(5 * 2 / 100)
     assert of["b"] == pytest.approx(of["c"], abs=1 / 60)
 

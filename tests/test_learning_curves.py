@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.learning_curves import (
@@ -87,6 +87,7 @@ def test_mastered_needs_certainty() -> None:
 COUNTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=3)
 
 
+@settings(max_examples=40)
 @given(st.lists(COUNTS, min_size=1, max_size=5), st.floats(0, 500), st.sampled_from([0, 4]))
 def test_a_posterior_is_a_distribution_and_its_range_brackets_what_is_likely(
     counts: list[list[tuple[int, int]]], rows: float, samples: int
@@ -103,6 +104,7 @@ def test_a_posterior_is_a_distribution_and_its_range_brackets_what_is_likely(
     assert ((curves.flat >= 0) & (curves.flat <= 1 + 1e-9)).all()
 
 
+@settings(max_examples=20)
 @given(st.permutations(range(4)))
 def test_the_order_of_skills_is_irrelevant(order: list[int]) -> None:
     rates = np.array([[0.0, 0.1], [0.1, 0.4], [0.5, 0.5], [0.1, 0.4]])
