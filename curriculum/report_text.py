@@ -103,8 +103,10 @@ def _teaching_parts(report: RunReport, timings: Timings) -> list[RenderableType]
             parts.append(_forecast_table(report, timings))
         parts.append(safe_text(teacher_words.teaching_words(report.teaching)))
     if report.judging:
-        parts.append(safe_text(words.judging_words(report.judging)))
-    return parts + [safe_text(f"Round {r.round}: {told}") for r in report.rounds if (told := words.plan_words(r))]
+        parts.append(safe_text(teacher_words.judging_words(report.judging)))
+    return parts + [
+        safe_text(f"Round {r.round}: {told}") for r in report.rounds if (told := teacher_words.plan_words(r))
+    ]
 
 
 def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> RenderableType:
@@ -113,7 +115,7 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         safe_text(round_.rule, "dim"),
         _skill_table("Skills on the gate split (selected on)", round_.skills),
     ]
-    if planned := words.plan_words(round_):
+    if planned := teacher_words.plan_words(round_):
         parts.append(safe_text(planned))
     if round_.plan and round_.plan.changed:
         parts.append(safe_text(f"Changed after the rollback: {round_.plan.changed}"))

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from curriculum.judging import JudgeReport
 from curriculum.loss_curve import SMOOTHED_STEPS
 from curriculum.records import Change, Rate
 from curriculum.report import FailureReport, FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
@@ -304,34 +303,3 @@ def skill_work(round_: RoundReport) -> list[SkillWork]:
 
 def _by_level(counts: Iterable[tuple[int, int]]) -> str:
     return ", ".join(f"{rows} × d{level}" for level, rows in sorted(counts)) or NONE
-
-
-def plan_words(round_: RoundReport) -> str:
-    """Who planned a round, where an LLM was asked; empty where the rule plans anyway."""
-    plan = round_.plan
-    if plan is None or (plan.by == "rule" and plan.fallback is None):
-        return ""
-    if plan.fallback is not None:
-        return f"The rule planned this round, for the LLM's plan could not be used: {plan.fallback}"
-    return f"An LLM planned this round: {plan.reason or NONE}"
-
-
-def judging_words(judging: JudgeReport) -> str:
-    """What the judge said, and whether it can be believed."""
-    graded = judging.answers - judging.unsure - judging.failed
-    sentences = [
-        f"A judge gave a verdict on {graded} of {judging.answers} answers; on {judging.unsure} it was unsure, on "
-        f"{judging.failed} it gave no usable reply. Those are failed and enter no rate."
-    ]
-    if not judging.agreement:
-        sentences.append(
-            "Nobody checked the judge: data.grader_check or teacher.second_judge would show whether it can be believed."
-        )
-    for a in judging.agreement:
-        kappa = NONE if a.kappa is None else f"{a.kappa:.2f}".replace("-", "−")
-        sentences.append(
-            f"{a.against} agrees with it on {rate_words(a.agree)} of the answers both graded, Cohen's kappa {kappa}; "
-            f"{a.only_judge} are right only by the judge, {a.only_other} only by {a.against}"
-            + (f"; on {a.no_verdict} more one of the two has no verdict." if a.no_verdict else ".")
-        )
-    return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""How a teacher's cost is worded, forecast and actual, the same in every view.
+"""How a teacher's plans, verdicts and cost, forecast and actual, are worded, the same in every view.
 
 Takes values of a report and returns plain text, not escaped for any medium: each view does that.
 """
@@ -6,8 +6,9 @@ Takes values of a report and returns plain text, not escaped for any medium: eac
 from collections.abc import Callable
 from typing import NamedTuple
 
-from curriculum.report import RunReport, Timings
-from curriculum.report_words import NONE
+from curriculum.judging import JudgeReport
+from curriculum.report import RoundReport, RunReport, Timings
+from curriculum.report_words import NONE, rate_words
 from curriculum.teacher_config import ROLES, Budget, Role
 from curriculum.teacher_records import Forecast, SpendRow, TeacherForecast, TeacherReport
 
@@ -34,6 +35,37 @@ def teaching_words(teaching: TeacherReport) -> str:
 def money_words(money: float) -> str:
     """Money in the currency of the config's prices; a dash where nothing was priced."""
     return f"{money:.4f}" if money else NONE
+
+
+def plan_words(round_: RoundReport) -> str:
+    """Who planned a round, where an LLM was asked; empty where the rule plans anyway."""
+    plan = round_.plan
+    if plan is None or (plan.by == "rule" and plan.fallback is None):
+        return ""
+    if plan.fallback is not None:
+        return f"The rule planned this round, for the LLM's plan could not be used: {plan.fallback}"
+    return f"An LLM planned this round: {plan.reason or NONE}"
+
+
+def judging_words(judging: JudgeReport) -> str:
+    """What the judge said, and whether it can be believed."""
+    graded = judging.answers - judging.unsure - judging.failed
+    sentences = [
+        f"A judge gave a verdict on {graded} of {judging.answers} answers; on {judging.unsure} it was unsure, on "
+        f"{judging.failed} it gave no usable reply. Those are failed and enter no rate."
+    ]
+    if not judging.agreement:
+        sentences.append(
+            "Nobody checked the judge: data.grader_check or teacher.second_judge would show whether it can be believed."
+        )
+    for a in judging.agreement:
+        kappa = NONE if a.kappa is None else f"{a.kappa:.2f}".replace("-", "−")
+        sentences.append(
+            f"{a.against} agrees with it on {rate_words(a.agree)} of the answers both graded, Cohen's kappa {kappa}; "
+            f"{a.only_judge} are right only by the judge, {a.only_other} only by {a.against}"
+            + (f"; on {a.no_verdict} more one of the two has no verdict." if a.no_verdict else ".")
+        )
+    return " ".join(sentences)
 
 
 def count_words(count: float) -> str:
