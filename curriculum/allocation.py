@@ -111,23 +111,23 @@ def bounded(shares: Array, low: Array | float, high: Array | float) -> Array:
 
     Bounds that leave no such shares give way: upper ones in proportion, lower ones to even shares.
     """
-    high = np.minimum(np.broadcast_to(np.asarray(high, float), shares.shape), 1.0)
-    low = np.minimum(np.broadcast_to(np.asarray(low, float), shares.shape), high)
-    if high.sum() <= 1:
-        return np.asarray(high / high.sum()) if high.any() else np.full(len(shares), 1 / len(shares))
-    if low.sum() >= 1:
-        low = low / low.sum()
+    top = np.minimum(np.broadcast_to(np.asarray(high, float), shares.shape), 1.0)
+    bottom = np.minimum(np.broadcast_to(np.asarray(low, float), shares.shape), top)
+    if top.sum() <= 1:
+        return top / top.sum() if top.any() else np.full(len(shares), 1 / len(shares))
+    if bottom.sum() >= 1:
+        bottom = bottom / bottom.sum()
     wanted = np.maximum(shares, 1e-12)  # where the cap takes more than the others have, they share alike
     below, above = 0.0, 1 / wanted.min()
     for _ in range(200):
         middle = (below + above) / 2
         if not below < middle < above:
             break
-        if np.clip(middle * wanted, low, high).sum() < 1:
+        if np.clip(middle * wanted, bottom, top).sum() < 1:
             below = middle
         else:
             above = middle
-    return np.asarray(np.clip(above * wanted, low, high))
+    return np.asarray(np.clip(above * wanted, bottom, top))
 
 
 def skill_statuses(curves: LearningCurves, rows_per_round: int) -> list[Status]:
