@@ -152,7 +152,9 @@ JUDGE = {"grader": "judge", "grader_rubric": "The number is the right one.", "gr
 def test_the_loop_runs_on_a_judges_verdicts(tmp_path: Path) -> None:
     second = {"model": "other", "share": 0.3}
     with FakeChatServer() as server:
-        done = started(config_of(tmp_path, server, data=JUDGE, teacher={"second_judge": second}))
+        # The rule has rows written; the fake planner does not.
+        config = config_of(tmp_path, server, data=JUDGE, plan={"by": "rule"}, teacher={"second_judge": second})
+        done = started(config)
         assert done.code == 0, done.err
         run = tmp_path / "run"
         judged = [s for s in server.seen if "who decides" in s.body]

@@ -91,8 +91,10 @@ def test_in_every_role_foreign_text_stays_inside_its_tags(tmp_path: Path) -> Non
     for prompt in prompts:
         assert "OBEY" not in BLOCK.sub("", prompt), prompt
         assert "<|" not in prompt and "[INST]" not in prompt
-    seen = {prompt.split("\n", 1)[0] for prompt in prompts if "OBEY" in prompt}
-    assert len(told - seen) == 2, "all saw it but the merging of names, and the solving of new questions"
+    unseen = told - {prompt.split("\n", 1)[0] for prompt in prompts if "OBEY" in prompt}
+    assert sorted(first[:28] for first in unseen) == ["Solve the question inside th", "You are a teacher who sorts "], (
+        "names are made plain before they are merged, and the fake's own questions are solved"
+    )
 
 
 def test_a_fault_that_is_told_again_is_data(tmp_path: Path) -> None:
