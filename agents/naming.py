@@ -99,7 +99,7 @@ def merge_question(asker: Asker, names: Sequence[str], least: int, most: int) ->
     text = asker.prompts["merge"].render(
         names=data_block("names", "\n".join(names)), least=str(min(least, len(names))), most=str(most)
     )
-    return Question(Purpose("skills"), "merge", text, MergedSkills, check)
+    return Question(Purpose("skills"), "merge", text, MergedSkills, check, enums={"members": names})
 
 
 async def _merge(asker: Asker, names: Sequence[str], least: int, most: int) -> list[MergedSkill]:

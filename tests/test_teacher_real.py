@@ -52,6 +52,7 @@ SEEDS = [
     Example.make(question=f"What is {a} + {b}?", gold=str(a + b), grader="numeric", source="made", solutions=("Add.",))
     for a, b in ((3, 4), (12, 9), (20, 5))
 ]
+# Greedy and without a penalty, a model of this size repeats one word until its reply is cut.
 TEACHER = """\
 teacher:
   kind: llm
@@ -60,7 +61,9 @@ teacher:
   provider: vllm
   key_variable: REAL_TEACHER_KEY
   concurrency: 8
-  max_tokens: 256
+  max_tokens: 160
+  temperature: 0.7
+  extra_body: {{repetition_penalty: 1.2}}
   rows_per_call: 1
   max_failed_share: 1.0
   prices: {{input: 1.0, output: 2.0}}
@@ -68,7 +71,7 @@ teacher:
 """
 SMALL = (
     *("rounds=1", "data.per_task=8", "data.splits.probe=6", "data.splits.gate=5", "data.splits.final=4"),
-    *("plan.rows_per_round=8", "plan.write_share=0.5", "plan.replay_rows=0"),
+    *("plan.rows_per_round=4", "plan.write_share=0.5", "plan.replay_rows=0"),
 )
 
 
