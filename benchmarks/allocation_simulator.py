@@ -1,7 +1,7 @@
 """Which rule of allocation teaches most: ours beside others, on simulated students whose best plan is known.
 
 Run: python benchmarks/allocation_simulator.py [--seeds 100] [--curves FOLDER] [--variants] [--sensitivity]
-(two cores, about N minutes; no model, no network)
+(two processes, about five minutes of CPU without options; no model, no network)
 
 Prints, for each kind of world and each rule, the mean accuracy after the last round and the regret against an oracle
 that knows the true curves, in points ± standard error; then expected gain minus uniform, minus failures and minus the
