@@ -35,7 +35,7 @@ PRESETS: dict[Provider, Preset] = {
     "openai": Preset(
         "json_schema", "max_completion_tokens", True, "OPENAI_API_KEY", "unverified: by its documentation, 2026-11-22"
     ),
-    "vllm": Preset("json_schema", "max_tokens", True, None, "unverified: by the source of vLLM 0.32, 2026-11-22"),
+    "vllm": Preset("json_schema", "max_tokens", True, None, "tested with vLLM 0.32 for CPUs, 2026-11-22"),
     "ollama": Preset(
         "json_schema",
         "max_tokens",
