@@ -177,7 +177,8 @@ def test_the_loop_runs_on_a_judges_verdicts(tmp_path: Path) -> None:
     by_name = {a["against"]: a for a in judging["agreement"]}
     assert by_name["exact"]["agree"]["n"] == judging["answers"] and by_name["exact"]["kappa"] == 1.0
     assert 0 < by_name["other"]["agree"]["n"] < judging["answers"]
-    assert Counter(json.loads(s.body)["model"] for s in judged)["other"] == by_name["other"]["agree"]["n"]
+    # Of answers in the same words one is judged.
+    assert 0 < Counter(json.loads(s.body)["model"] for s in judged)["other"] <= by_name["other"]["agree"]["n"]
     shown = pages(run, tutelage("report", run))
     assert all("exact agrees with it on 100.0 %" in page and "Cohen's kappa 1.00" in page for page in shown)
     assert all("other agrees with it on 100.0 %" in page for page in shown)
