@@ -98,7 +98,7 @@ class _Orders(NamedTuple):
 
 def _orders(end: End) -> _Orders:
     rows = end.config.plan.written_rows if end.pool else 0
-    if not rows:
+    if not rows or (end.config.plan.by == "llm" and not end.most):  # a planner need not have any written
         return _Orders(0, 0, 0, 0)
     orders = min(rows, len(LEVELS) * len(end.catalogue.skills)) if end.most else 1
     # At most Σ ⌈rows of an order / questions of a request⌉ over the orders.

@@ -100,6 +100,14 @@ def test_the_loop_follows_an_llms_plan(tmp_path: Path) -> None:
     spent = [r for r in report_of(run)["teaching"]["spend"] if r["role"] == "plan"]
     assert [(r["round"], r["requests"]) for r in spent] == [(1, 1), (2, 1)]
     assert report_of(run)["teaching"]["models"]["plan"] == "fake-teacher"
+    assert_forecast(report_of(run)["teaching"], "plan")
+
+
+def assert_forecast(teaching: dict[str, Any], role: str) -> None:
+    """What a role was asked lies in what was forecast."""
+    asked = sum(r["requests"] for r in teaching["spend"] if r["role"] == role)
+    forecast = [r["requests"] for r in teaching["forecast"]["roles"] if r["role"] == role]
+    assert 0 < sum(least for least, _ in forecast) <= asked <= sum(most for _, most in forecast)
 
 
 BAD = {
@@ -181,13 +189,9 @@ def test_the_loop_runs_on_a_judges_verdicts(tmp_path: Path) -> None:
     assert written and {w["grader"] for w in written} == {"judge"} and all(len(w["solutions"]) >= 2 for w in written)
     spend = report_of(run)["teaching"]["spend"]
     assert {r["round"] for r in spend if r["role"] == "judge"} >= {None, 0, 1}
-    # What plan and judges were asked lies in what was forecast.
     forecast = report_of(run)["teaching"]["forecast"]["roles"]
     assert [(r["role"], r["model"]) for r in forecast[-2:]] == [("judge", "fake-teacher"), ("judge", "other")]
-    for role in ("plan", "judge"):
-        asked = sum(r["requests"] for r in spend if r["role"] == role)
-        least, most = (sum(r["requests"][end] for r in forecast if r["role"] == role) for end in (0, 1))
-        assert least <= asked <= most, (role, least, asked, most)
+    assert_forecast(report_of(run)["teaching"], "judge")
     assert not [p for p in run.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
 
 

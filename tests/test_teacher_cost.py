@@ -139,14 +139,17 @@ def test_planning_and_judging_at_both_ends() -> None:
     assert [(r.role, r.model) for r in forecast.roles[-3:]] == [("plan", "m"), ("judge", "m"), ("judge", "n")]
     plan, judge, second = forecast.roles[-3:]
     assert plan.requests == (3, 2 * 3)
-    # Half of the base's 70 answers, and of each draft's equal solutions one pair; or three probes, four gates, three
+    # A planner need not have anything written. Half of the base's 70 answers; or three probes, four gates, three
     # arms, and three pairs of all drafts of all waves; each with its repair.
-    assert judge.requests == (35 + 3 * 4, 2 * (3 * 40 + 4 * 20 + 3 * 10 + 3 * 4 * 8 * 3))
+    assert judge.requests == (35, 2 * (3 * 40 + 4 * 20 + 3 * 10 + 3 * 4 * 8 * 3))
     # Half of 35 and of 230, three standard deviations to either side.
-    assert second.requests == (8, 2 * 138) and forecast.of("judge").requests == (35 + 12 + 8, judge.requests[1] + 276)
+    assert second.requests == (8, 2 * 138) and forecast.of("judge").requests == (35 + 8, judge.requests[1] + 276)
     assert second.money is None and forecast.of("judge").money is None, "another model has no prices of the first"
-    past = made(config(6, 8))
-    assert "plan" not in past and "judge" not in past
+    assert [r.requests[0] for r in forecast.roles if r.role in ("write", "solve")] == [0, 0]
+    tree_["plan"] |= {"by": "rule"}
+    by_rule = made(Config.model_validate(tree_ | {"teacher": tree(3, 8)["teacher"]}), data)
+    assert "plan" not in by_rule and by_rule["judge"].requests == (35 + 3 * 4, judge.requests[1]), "one pair a draft"
+    assert "judge" not in made(config(3, 8))
 
 
 def test_few_requests_at_once_take_longer() -> None:
