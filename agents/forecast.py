@@ -176,7 +176,10 @@ def print_forecast(config: Config) -> None:
     table.add_row("student answers", f"{made.answers:,}{extra}")
     table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included)")
     waits = "" if config.teacher.kind == "offline" else ", the teacher's not counted"
-    table.add_row("time on 2 CPU cores", f"{made.minutes[0]:.0f} to {made.minutes[1]:.0f} minutes{waits}")
+    if config.student.base in (SMOLLM2, "fake"):
+        table.add_row("time on 2 CPU cores", f"{made.minutes[0]:.0f} to {made.minutes[1]:.0f} minutes{waits}")
+    else:
+        table.add_row("time", f"unknown: measured with {SMOLLM2} only, on two CPU cores")
     disk = "unknown until the base is on this machine" if made.disk_bytes is None else _megabytes(made.disk_bytes)
     cache = f", and {_megabytes(made.cache_bytes)} for the base in your cache" if made.cache_bytes else ""
     free = _megabytes(_free_bytes(config))

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from agents.forecast import leaving
+import pytest
+
+from agents.forecast import leaving, print_forecast
 from curriculum.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / "runs" / "configs"
@@ -47,3 +49,13 @@ def test_a_server_elsewhere_is_sent_the_students_questions() -> None:
     elsewhere = ["student.engine=vllm", "student.vllm.urls=[https://gpu.example:8000, http://127.0.0.1:8001]"]
     (said,) = leaving(load_config(CONFIGS / "quickstart.yaml", elsewhere))
     assert said.startswith("questions of probe, gate, final") and said.endswith("https://gpu.example:8000")
+
+
+@pytest.mark.parametrize(("name", "known"), [("quickstart", True), ("gpu", False)])
+def test_minutes_are_forecast_only_for_the_student_they_were_measured_with(
+    name: str, known: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_forecast(load_config(CONFIGS / f"{name}.yaml"))
+    shown = capsys.readouterr().out
+    assert ("time on 2 CPU cores" in shown) == known
+    assert ("unknown: measured with" in shown) == (not known)
