@@ -23,21 +23,14 @@ def print_teacher_check(check: TeacherCheck, console: Console) -> None:
             add_row(table, [name.replace("_", " "), finding.verdict, finding.said])
         table.columns[2].no_wrap = False
         console.print(table)
-    heads = ["role", "usable", "only JSON", "seconds", "most", "tokens in", "out", "price of one", "same again"]
+    heads = ["role", "usable", "only JSON", "seconds, most", "tokens in, out", "price of one", "again"]
     table = narrow_table("Each role's own questions, put twice", heads)
     for role in check.roles:
-        add_row(
-            table,
-            [
-                role.role,
-                f"{role.usable.correct}/{role.usable.n}",
-                f"{role.bare.correct}/{role.bare.n}",
-                *(NONE if s is None else f"{s:.2f}" for s in (role.seconds, role.seconds_most)),
-                *(NONE if n is None else f"{n:.0f}" for n in (role.prompt_tokens, role.completion_tokens)),
-                NONE if role.price is None else f"{role.price:.6f}",
-                rate_short(role.repeat.same),
-            ],
-        )
+        counts = [f"{r.correct}/{r.n}" for r in (role.usable, role.bare, role.repeat.same)]
+        times = [NONE if s is None else f"{s:.2f}" for s in (role.seconds, role.seconds_most)]
+        tokens = [NONE if n is None else f"{n:.0f}" for n in (role.prompt_tokens, role.completion_tokens)]
+        price = NONE if role.price is None else f"{role.price:.6f}"
+        add_row(table, [role.role, *counts[:2], ", ".join(times), ", ".join(tokens), price, counts[2]])
     console.print(table)
     for role in check.roles:
         for kind, count in role.faults.items():

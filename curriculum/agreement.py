@@ -119,8 +119,8 @@ def cohen_kappa(both: int, first_only: int, second_only: int, neither: int) -> E
     """Agreement on a yes-or-no label beyond that of chance, from −1 to 1; not defined where both say the same of all.
 
     (p_o − p_e) / (1 − p_e) with p_o the share of items on which they agree and p_e what their marginals alone give.
-    The interval is the percentile interval of resampled items; there is none where they never differ, for then no
-    resample does, or on fewer than ten items.
+    The interval is the percentile interval of resampled items; there is none on fewer than ten items, or where all
+    resamples are alike: they never differ, or one of them never gives the label.
 
     Source: Cohen 1960, Educational and Psychological Measurement 20(1), 37-46; Efron & Tibshirani 1993, chapter 13.
     """
@@ -194,6 +194,6 @@ def _rank_correlation(first: Floats, second: Floats) -> Floats:
 def _estimate(n: int, value: float, draws: Floats) -> Estimate:
     defined = draws[~np.isnan(draws)]
     low = high = None
-    if len(defined):
+    if len(defined) and defined.min() < defined.max():
         low, high = (float(q) for q in np.quantile(defined, (0.025, 0.975)))
     return Estimate(n=n, value=None if np.isnan(value) else value, low=low, high=high)

@@ -57,7 +57,7 @@ def test_the_bootstrap_interval_of_kappa_is_near_the_large_sample_one() -> None:
     assert made.high == pytest.approx(theirs.kappa_upp, abs=0.02)
 
 
-@pytest.mark.parametrize("table", [(10, 0, 0, 10), (4, 1, 1, 3)])
+@pytest.mark.parametrize("table", [(10, 0, 0, 10), (4, 1, 1, 3), (0, 7, 0, 33), (2, 0, 38, 0)])
 def test_no_interval_where_resampling_shows_nothing(table: tuple[int, int, int, int]) -> None:
     made = cohen_kappa(*table)
     assert made.value is not None and made.low is made.high is None

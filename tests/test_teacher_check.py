@@ -191,6 +191,9 @@ def test_what_servers_say_is_shown_as_text(tmp_path: Path) -> None:
     with FakeChatServer() as server:
         server.script = lambda prompt: "[red]\x1b[2J\u202e clouds" if prompt.startswith("Name three") else None
         made, _ = check(load_config(config_with(tmp_path, server)), items=1)
+    narrow = Console(file=StringIO(), width=80, highlight=False)
+    print_teacher_check(made, narrow)
+    assert all(f"\n{role} " in narrow.file.getvalue() for role in ROLES)  # type: ignore[attr-defined]
     console = Console(file=StringIO(), width=200, highlight=False)
     print_teacher_check(made, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
