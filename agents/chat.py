@@ -214,8 +214,9 @@ class ChatClient:
                 api_key=read_key(endpoint),
                 max_retries=0,
                 timeout=self._timeout,
-                # A redirect could lead anywhere; and what is on this machine needs no proxy.
-                http_client=openai.DefaultAsyncHttpxClient(
+                # Over aiohttp, which takes less of a core for a request. A redirect could lead anywhere; and what is on
+                # this machine needs no proxy.
+                http_client=openai.DefaultAioHttpClient(
                     follow_redirects=False, trust_env=not is_loopback(endpoint.base_url)
                 ),
             )

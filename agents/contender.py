@@ -19,7 +19,7 @@ from curriculum.config import Config
 from curriculum.errors import UserError
 from curriculum.grading import Grader
 from curriculum.records import Message, Skill, SkillCatalogue, SkillLabel, Verdict, content_id
-from curriculum.teacher_config import ROLES, TEACHING
+from curriculum.teacher_config import ROLES
 
 
 class Contender:
@@ -45,8 +45,8 @@ class Contender:
 
     @property
     def models(self) -> dict[str, str]:
-        """Role → model."""
-        return {role: self.config.teacher.endpoint(role).model for role in TEACHING} if self.llm else {}
+        """Role → model, of the roles that a run would ask."""
+        return {role: self.config.teacher.endpoint(role).model for role in self.config.roles} if self.llm else {}
 
 
 def identity(config: Config) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from curriculum.agreement import Agreement, Estimate
+from curriculum.agreement import Agreement
 from curriculum.report_text import add_row, narrow_table, safe_text
 from curriculum.report_words import NONE, rate_short
 from curriculum.teacher_measures import Finding, Pair, TeacherCheck, TeacherComparison
 from curriculum.teacher_records import SpendRow
-from curriculum.teacher_words import money_words
+from curriculum.teacher_words import estimate_words, money_words
 
 
 def print_teacher_check(check: TeacherCheck, console: Console) -> None:
@@ -73,19 +73,13 @@ def _print_agreement(console: Console, what: str, pair: Pair, found: Agreement) 
     table = narrow_table("", ["skill", "both", "first", "second", "kappa"])
     for skill in found.skills:
         counts = [str(n) for n in (skill.both, skill.first_only, skill.second_only)]
-        add_row(table, [skill.skill, *counts, _estimate(skill.kappa)])
+        add_row(table, [skill.skill, *counts, estimate_words(skill.kappa)])
     console.print(table)
-    said = f"Shared skills (Jaccard) {_estimate(found.jaccard)}; exactly the same {rate_short(found.same)} %"
+    said = f"Shared skills (Jaccard) {estimate_words(found.jaccard)}; exactly the same {rate_short(found.same)} %"
     if found.difficulty is not None and found.same_difficulty is not None:
         same = rate_short(found.same_difficulty)
-        said += f"; difficulty: Spearman {_estimate(found.difficulty)}, the same level {same} %"
+        said += f"; difficulty: Spearman {estimate_words(found.difficulty)}, the same level {same} %"
     console.print(safe_text(f"{said}."))
-
-
-def _estimate(made: Estimate) -> str:
-    if made.value is None:
-        return NONE
-    return f"{made.value:.2f}" + ("" if made.low is None else f" ({made.low:.2f} to {made.high:.2f})")
 
 
 def _spent(spend: Sequence[SpendRow]) -> str:

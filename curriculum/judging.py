@@ -4,11 +4,13 @@ The judge itself is a model, asked in `agents`; here is only what surrounds it. 
 the answer is `failed` and enters no rate.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from pydantic import Field
 
+from curriculum.agreement import Estimate, cohen_kappa
 from curriculum.extraction import extract_open
 from curriculum.records import Example, Grade, Judged, Judgement, Part, Rate, StudentAnswer, Verdict
 from curriculum.statistics import wilson
@@ -41,12 +43,12 @@ Judge = Callable[[str, Sequence[OpenAnswer]], list[Judgements]]
 """Called with the rubric and answers; returns one judgement an answer, in order."""
 
 
-class Agreement(Part):
+class JudgeAgreement(Part):
     """How far somebody who saw the same answers agrees with the judge, on right or not right."""
 
     against: str = Field(description="the grader that data.grader_check names, or the second judge's model")
     agree: Rate = Field(description="answers on which both say the same, of those on which both have a verdict")
-    kappa: float | None = Field(description="Cohen's; none where both always say one and the same")
+    kappa: Estimate = Field(description="Cohen's")
     only_judge: int = Field(description="answers that only the judge calls right")
     only_other: int = Field(description="answers that only the other one calls right")
     no_verdict: int = Field(description="answers on which one of the two has no verdict")
@@ -58,7 +60,7 @@ class JudgeReport(Part):
     answers: int = Field(description="that were judged")
     unsure: int
     failed: int = Field(description="answers without a usable reply")
-    agreement: tuple[Agreement, ...]
+    agreement: tuple[JudgeAgreement, ...]
 
 
 def open_answer(example: Example, answer: StudentAnswer) -> OpenAnswer | None:
@@ -126,7 +128,9 @@ def judge_report(grades: Iterable[Grade], check: str | None, second: str | None)
         unsure=firsts.count("unsure"),
         failed=firsts.count("failed"),
         agreement=tuple(
-            agreement(against, pairs) for against, pairs in ((check, checked), (second, twice)) if against is not None
+            judge_agreement(against, pairs)
+            for against, pairs in ((check, checked), (second, twice))
+            if against is not None
         ),
     )
 
@@ -135,24 +139,15 @@ VERDICT_WORDS = dict.fromkeys(Verdict, "wrong") | {Verdict.CORRECT: "correct", V
 """A grader's verdict as a judge would say it: not right is wrong, whatever the cause."""
 
 
-def agreement(against: str, pairs: Sequence[tuple[str, str]]) -> Agreement:
-    """Agreement of the judge's verdicts (first of each pair) with another's.
-
-    Source of kappa: Cohen 1960, Educational and Psychological Measurement 20(1), 37-46.
-    """
-    told = [(a == "correct", b == "correct") for a, b in pairs if {a, b} <= {"correct", "wrong"}]
-    n = len(told)
-    same = sum(a == b for a, b in told)
-    first, other = sum(a for a, _ in told), sum(b for _, b in told)
-    kappa = None
-    by_chance = first * other + (n - first) * (n - other)  # times n²
-    if n * n > by_chance:
-        kappa = (same * n - by_chance) / (n * n - by_chance)
-    return Agreement(
+def judge_agreement(against: str, pairs: Sequence[tuple[str, str]]) -> JudgeAgreement:
+    """Agreement of the judge's verdicts (first of each pair) with another's, on right or not right."""
+    told = Counter((a == "correct", b == "correct") for a, b in pairs if {a, b} <= {"correct", "wrong"})
+    both, only_judge, only_other, neither = (told[judge, other] for judge in (True, False) for other in (True, False))
+    return JudgeAgreement(
         against=against,
-        agree=wilson(same, n),
-        kappa=kappa,
-        only_judge=sum(a and not b for a, b in told),
-        only_other=sum(b and not a for a, b in told),
-        no_verdict=len(pairs) - n,
+        agree=wilson(both + neither, told.total()),
+        kappa=cohen_kappa(both, only_judge, only_other, neither),
+        only_judge=only_judge,
+        only_other=only_other,
+        no_verdict=len(pairs) - told.total(),
     )

@@ -6,6 +6,7 @@ Takes values of a report and returns plain text, not escaped for any medium: eac
 from collections.abc import Callable
 from typing import NamedTuple
 
+from curriculum.agreement import Estimate
 from curriculum.judging import JudgeReport
 from curriculum.report import RoundReport, RunReport, Timings
 from curriculum.report_words import NONE, rate_words
@@ -59,13 +60,20 @@ def judging_words(judging: JudgeReport) -> str:
             "Nobody checked the judge: data.grader_check or teacher.second_judge would show whether it can be believed."
         )
     for a in judging.agreement:
-        kappa = NONE if a.kappa is None else f"{a.kappa:.2f}".replace("-", "−")
         sentences.append(
-            f"{a.against} agrees with it on {rate_words(a.agree)} of the answers both graded, Cohen's kappa {kappa}; "
-            f"{a.only_judge} are right only by the judge, {a.only_other} only by {a.against}"
+            f"{a.against} agrees with it on {rate_words(a.agree)} of the answers both graded, Cohen's kappa "
+            f"{estimate_words(a.kappa)}; {a.only_judge} are right only by the judge, {a.only_other} only by {a.against}"
             + (f"; on {a.no_verdict} more one of the two has no verdict." if a.no_verdict else ".")
         )
     return " ".join(sentences)
+
+
+def estimate_words(made: Estimate) -> str:
+    """A coefficient with its 95 % interval: `0.62 (0.40 to 0.80)`."""
+    if made.value is None:
+        return NONE
+    interval = "" if made.low is None else f" ({made.low:.2f} to {made.high:.2f})"
+    return f"{made.value:.2f}{interval}".replace("-", "−")
 
 
 def count_words(count: float) -> str:

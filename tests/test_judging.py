@@ -19,7 +19,7 @@ from curriculum.config import Config
 from curriculum.errors import BudgetReached, DataError, UserError
 from curriculum.extraction import extract_open
 from curriculum.grading import Grader
-from curriculum.judging import agreement, judge_report
+from curriculum.judging import judge_agreement, judge_report
 from curriculum.records import Example, Grade, StudentAnswer
 from curriculum.teacher_config import Budget
 
@@ -275,7 +275,7 @@ def test_a_second_judge_sees_a_sample_and_decides_nothing(judging: Made) -> None
     assert set(models) == {"m", "other"} and len({seen.body for seen in made.server.seen}) == len(models)
     told = judge_report(grades, "exact", "other")
     assert told is not None and [a.against for a in told.agreement] == ["exact", "other"]
-    assert all(a.kappa == 1.0 and a.agree.rate == 1.0 for a in told.agreement)
+    assert all(a.kappa.value == 1.0 and a.agree.rate == 1.0 for a in told.agreement)
     assert told.agreement[1].agree.n == len(twice)
 
 
@@ -300,18 +300,18 @@ def test_a_second_judge_sees_a_sample_and_decides_nothing(judging: Made) -> None
     ],
 )
 def test_kappa_is_cohens(pairs: list[tuple[str, str]], kappa: float | None, same: int, none: int) -> None:
-    found = agreement("exact", pairs)
-    assert found.kappa == (None if kappa is None else pytest.approx(kappa))
+    found = judge_agreement("exact", pairs)
+    assert found.kappa.value == (None if kappa is None else pytest.approx(kappa))
     assert (found.agree.correct, found.no_verdict) == (same, none)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["correct", "wrong"]), st.sampled_from(["correct", "wrong"])), min_size=2))
 def test_kappa_does_not_depend_on_names_or_sides(pairs: list[tuple[str, str]]) -> None:
     other = {"correct": "wrong", "wrong": "correct"}
-    found = agreement("x", pairs)
-    turned = agreement("x", [(other[b], other[a]) for a, b in pairs])
-    assert found.kappa == turned.kappa and found.agree == turned.agree
-    assert found.kappa is None or -1 <= found.kappa <= 1
+    found = judge_agreement("x", pairs)
+    turned = judge_agreement("x", [(other[b], other[a]) for a, b in pairs])
+    assert found.kappa.value == pytest.approx(turned.kappa.value) and found.agree == turned.agree
+    assert found.kappa.value is None or -1 <= found.kappa.value <= 1
 
 
 @pytest.mark.parametrize(

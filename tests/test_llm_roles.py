@@ -177,7 +177,7 @@ def test_the_loop_runs_on_a_judges_verdicts(tmp_path: Path) -> None:
     judging = report_of(run)["judging"]
     assert judging["answers"] == sum(g["judged"] is not None for g in grades if "judged" in g)
     by_name = {a["against"]: a for a in judging["agreement"]}
-    assert by_name["exact"]["agree"]["n"] == judging["answers"] and by_name["exact"]["kappa"] == 1.0
+    assert by_name["exact"]["agree"]["n"] == judging["answers"] and by_name["exact"]["kappa"]["value"] == 1.0
     assert 0 < by_name["other"]["agree"]["n"] < judging["answers"]
     # Adapters that answer a question in the same words are judged in one request.
     assert 0 < Counter(json.loads(s.body)["model"] for s in judged)["other"] < by_name["other"]["agree"]["n"]

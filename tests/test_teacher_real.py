@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from command import tutelage, write_config
+from test_planning import by_rule, view_of
 from test_teaching import lines
 
 from agents.ledger import LEDGER, Ledger
@@ -25,6 +26,7 @@ from curriculum.config import load_config
 from curriculum.duplicates import SeenQuestions
 from curriculum.errors import UserError
 from curriculum.grading import Grader
+from curriculum.judging import OpenAnswer
 from curriculum.records import Example, Sampling, Skill, SkillCatalogue, SkillLabel, StudentAnswer
 from curriculum.student_config import VllmConfig
 from student.base_model import resolve_base
@@ -42,6 +44,8 @@ ROLES = {
     "diagnose": {"missing_skills"},
     "write": {"questions"},
     "solve": {"answer"},
+    "plan": {"skills"},
+    "judge": {"verdict"},
 }
 """Each role, and keys of which its replies must have one."""
 MOST_ORDERS = 6
@@ -71,7 +75,7 @@ teacher:
 """
 SMALL = (
     *("rounds=1", "data.per_task=8", "data.splits.probe=6", "data.splits.gate=5", "data.splits.final=4"),
-    *("plan.rows_per_round=4", "plan.write_share=0.5", "plan.replay_rows=0"),
+    *("plan.rows_per_round=4", "plan.write_share=0.5", "plan.replay_rows=0", "plan.by=llm"),
 )
 
 
@@ -125,6 +129,12 @@ def test_every_role_is_asked_and_its_replies_follow_its_schema(server: Server, t
             assert all(row.reason for row in (*written.dropped, *written.failures))
             if any(row.role == "solve" for row in ledger.spend()):
                 break
+        judged = teacher.judge(
+            "The number is the sum.", [OpenAnswer(SEEDS[0], "a", "7"), OpenAnswer(SEEDS[1], "b", "4")], 1
+        )
+        assert len(judged) == 2 and all(j.first.judge == "smollm2-135m" and j.first.reason for j in judged)
+        plan, unplanned = teacher.plan(view_of(config), by_rule(config))
+        assert (plan.by, plan.fallback is None) == (("rule", False) if unplanned else ("llm", True))
     replies = [e for e in lines(tmp_path / "calls.jsonl") if e["event"] == "reply"]
     assert {e["role"] for e in replies} == set(ROLES)
     for event in replies:
@@ -154,6 +164,8 @@ def check_run(run: Path, requests: int) -> None:
         ids = [d["answer_id"] for d in said] + [f["item_id"] for f in unsaid]
         assert len(ids) == len(set(ids)) > 0
     assert all(f["reason"] for path in run.rglob("failed.jsonl") for f in lines(path))
+    (plan,) = [r["plan"] for r in json.loads((run / "report.json").read_text())["rounds"] if r["plan"]]
+    assert plan["by"] == "llm" or (plan["action"] == "train" and plan["fallback"])
     check_ledger(run, requests)
 
 
