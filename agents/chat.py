@@ -181,17 +181,24 @@ class ChatClient:
                 headers = {name.lower(): value for name, value in response.headers.items()}
         except openai.APIStatusError as error:
             raise self._refused(endpoint, error) from None
-        except (TimeoutError, openai.APITimeoutError):
-            raise _Fault("no_reply", f"no reply within {self._timeout:g} s", overload=True) from None
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-            cause = error.__cause__ or error
-            raise _Fault("no_reply", f"the connection broke: {type(cause).__name__}") from None
+            raise self._broken(error) from None
         key = read_key(endpoint).encode()  # a server that repeats it does not get it into our files
         text = bytes(content) if endpoint.key_variable is None else bytes(content).replace(key, b"[key]")
         try:
             return read_reply(text, headers, call.prompt_hash), headers
         except ValueError as error:
             raise _Fault("no_reply", str(error)) from None
+
+    def _broken(self, error: Exception) -> "_Fault":
+        """A request without a reply. The SDK calls every lost connection a timeout; the causes know better."""
+        causes: list[BaseException] = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)
+        if any(isinstance(cause, TimeoutError) for cause in causes):
+            return _Fault("no_reply", f"no reply within {self._timeout:g} s", overload=True)
+        sent = not isinstance(causes[-1], ConnectionRefusedError)
+        return _Fault("no_reply", f"the connection broke: {type(causes[-1]).__name__}", billed=sent)
 
     def _refused(self, endpoint: Endpoint, error: openai.APIStatusError) -> "Exception":
         status, headers = error.status_code, {k.lower(): v for k, v in error.response.headers.items()}

@@ -5,6 +5,7 @@ Times are a range around what was measured with the quickstart's student on two 
 runs/LOG.md); another student or machine moves them.
 """
 
+from math import ceil, floor
 from shutil import disk_usage
 from typing import NamedTuple
 
@@ -177,7 +178,7 @@ def print_forecast(config: Config) -> None:
     table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included)")
     waits = "" if config.teacher.kind == "offline" else ", the teacher's not counted"
     if config.student.base in (SMOLLM2, "fake"):
-        table.add_row("time on 2 CPU cores", f"{made.minutes[0]:.0f} to {made.minutes[1]:.0f} minutes{waits}")
+        table.add_row("time on 2 CPU cores", f"{floor(made.minutes[0])} to {ceil(made.minutes[1])} minutes{waits}")
     else:
         table.add_row("time", f"unknown: measured with {SMOLLM2} only, on two CPU cores")
     disk = "unknown until the base is on this machine" if made.disk_bytes is None else _megabytes(made.disk_bytes)

@@ -147,11 +147,14 @@ def _form(heard: Sequence[Heard], follows: Any) -> Finding:
     missed = _missed(heard)
     if missed is not None:
         return missed
-    replies = [h.reply for h in heard if h.reply is not None]
-    if all(r.finish_reason == "length" for r in replies):
+    came = [h.reply for h in heard if h.reply is not None]
+    replies = [r for r in came if r.finish_reason != "length"]  # of a cut one nobody knows what it would have become
+    if not replies:
         return Finding(verdict="unclear", said="every reply was cut at its token limit")
     held = [isinstance(value := _bare(r.text), dict) and follows(value) for r in replies]
     said = f"{sum(held)} of {len(held)} replies kept to it, though asked in words for a sentence"
+    if len(replies) < len(came):
+        said += f"; {len(came) - len(replies)} more cut at the token limit"
     if not all(held):
         worst = replies[held.index(False)].text
         said += f"; one was {' '.join(worst[:60].split())!r}"

@@ -63,8 +63,18 @@ def test_a_failed_request_is_repeated_until_it_is_given_up(fault: str, tmp_path:
         assert isinstance(end, NoReply) and end.kind == "no_reply" and "3 attempts" in end.reason
         assert server.counts.total() == 3
     assert [e.event for e in events(tmp_path)] == ["intent", "error"] * 3
+    assert "no reply within" not in end.reason
     billed = fault in ("drop", "cut", "not_json")
     assert all((e.tokens > 0) == billed for e in events(tmp_path) if e.event == "error")
+
+
+def test_a_server_that_is_not_there_is_not_called_slow_and_costs_nothing(tmp_path: Path) -> None:
+    with FakeChatServer() as server:
+        config = config_of(server)
+    (end,) = ask(config, tmp_path, question())
+    assert isinstance(end, NoReply) and "the connection broke: ConnectionRefusedError" in end.reason
+    errors = [e for e in events(tmp_path) if e.event == "error"]
+    assert len(errors) == 3 and all(e.tokens == 0 for e in errors)
 
 
 def test_a_reply_comes_through_after_failures(tmp_path: Path) -> None:

@@ -119,6 +119,16 @@ def test_what_is_refused_is_said_and_stops_nothing(tmp_path: Path) -> None:
     assert all(role.usable.correct == 1 for role in made.roles)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 1.0])
+def test_replies_cut_at_the_token_limit_are_no_broken_promise(share: float, tmp_path: Path) -> None:
+    with FakeChatServer(("truncated",), share) as server:
+        made, _ = check(load_config(config_with(tmp_path, server)), items=1)
+    (model,) = made.models
+    for found in (model.json_schema, model.json_object):
+        assert found.verdict == ("unclear" if "every reply was cut" in found.said else "yes"), found.said
+    assert share < 1 or model.json_schema.verdict == "unclear"
+
+
 def test_a_seed_says_nothing_where_every_reply_is_the_same(tmp_path: Path) -> None:
     with FakeChatServer() as server:
         server.script = lambda prompt: '{"sentence": "Rain."}' if prompt.startswith("Invent") else None
