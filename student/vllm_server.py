@@ -206,8 +206,10 @@ def options(model: Model, config: VllmConfig, url: str) -> list[str]:
         chosen += ["--tensor-parallel-size", str(config.tensor_parallel)]
         chosen += ["--data-parallel-size", str(config.data_parallel)]
     else:
-        # Compiling takes a minute for each start, and each adapter on a CPU is a start.
-        chosen += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
+        # Compiling takes a minute for each start, and each adapter on a CPU is a start. A prompt that is read in parts
+        # rewinds its draws' generator, which ends the engine: those of a CPU cannot be (gpu_model_runner.py of 0.32).
+        chosen += ["--enforce-eager", "--no-enable-chunked-prefill"]
+        chosen += ["--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
     if model.max_lora_rank is not None:
         chosen += ["--enable-lora", "--max-lora-rank", str(model.max_lora_rank)]
     return chosen

@@ -123,6 +123,17 @@ def test_both_engines_give_the_same_answers_and_the_adapter_that_answers_is_cert
     assert set(vllm.serving().canary.others) == {"base", "round-1"}
 
 
+def test_draws_of_more_prompts_than_fit_into_one_step_are_all_answered(students, tmp_path):
+    """Reading a prompt in parts ends vLLM's engine on a CPU where its draws have a seed."""
+    vllm, _ = students
+    long = " ".join(["What is 3 plus 4?"] * 40)
+    prompts = [Prompt(f"l{at}", "plain", (Message(role="user", content=f"{at} {long}"),)) for at in range(24)]
+    drawn = Sampling(max_new_tokens=3, temperature=1.0, seed=5)
+    answers = list(vllm.answer(prompts, BASE, drawn, set(), tmp_path / "log"))
+    assert {a.finish_reason for a in answers} <= {"stop", "length"} and len(answers) == 24
+    assert sum(a.prompt_tokens for a in answers[:8]) > 2048  # what vLLM reads in one step
+
+
 def test_draws_repeat_with_their_seed_and_do_not_depend_on_what_else_is_asked(students, tmp_path):
     vllm, _ = students
     drawn = Sampling(max_new_tokens=12, temperature=1.0, seed=5)
