@@ -16,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl, Runtime
 from langgraph.types import RetryPolicy, interrupt
 
-from agents import nodes, prepare, reporting, teach
+from agents import decisions, nodes, prepare, reporting, teach
 from agents.loop import Loop, State
 from curriculum.errors import StopRequested, StudentError, TrainingError
 
@@ -28,11 +28,11 @@ NODES: dict[str, Node] = {
     "evaluate": nodes.evaluate,
     "diagnose": nodes.diagnose,
     "profile": nodes.profile,
-    "plan": nodes.plan,
-    "approve": nodes.approve,
+    "plan": decisions.plan,
+    "approve": decisions.approve,
     "build": teach.build,
     "train": teach.train,
-    "gate": nodes.gate,
+    "gate": decisions.gate,
     "report": reporting.report,
     "finish": reporting.finish,
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from agents.loop import Loop
 from agents.teacher import RoundFacts
 from curriculum.allocation import Measurement
+from curriculum.mastery import Mastery
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import PastRound
 from curriculum.records import Example
@@ -15,6 +16,10 @@ from curriculum.rundir import read_record, read_records
 
 ALLOCATION = "allocation.json"
 """In a plan's folder: what each rule of allocation would give."""
+
+
+MASTERY = "mastery.json"
+"""In a profile's folder: what is remembered of each skill, by it and the profiles before it."""
 
 
 def gate_decision(loop: Loop, round_: int) -> GateDecision:
@@ -58,7 +63,7 @@ def measurements(loop: Loop, round_: int) -> list[Measurement]:
 
     A fresh adapter knows the rows of its own training set; one that goes on from the last has those on top.
     """
-    measured = [Measurement(_profile(loop, 1), {})]
+    measured = [Measurement(read_profile(loop, 1), {})]
     known: Counter[str] = Counter()
     for r in accepted_rounds(loop, round_):
         rows = read_records(loop.run.round_stage(r, "build") / "training_set.jsonl", TrainingRow)
@@ -66,7 +71,7 @@ def measurements(loop: Loop, round_: int) -> list[Measurement]:
         new = Counter(trained)
         if loop.config.training.start == "base":
             new.subtract(known)
-        measured.append(Measurement(_profile(loop, r + 1), new))
+        measured.append(Measurement(read_profile(loop, r + 1), new))
         known = trained
     return measured
 
@@ -78,8 +83,14 @@ def measured_folders(loop: Loop, round_: int) -> list[Path]:
     return [*profiles, *(loop.run.round_stage(r, "build") for r in accepted)]
 
 
-def _profile(loop: Loop, round_: int) -> MissingSkillProfile:
+def read_profile(loop: Loop, round_: int) -> MissingSkillProfile:
+    """The missing-skill profile of a round."""
     return read_record(loop.run.round_stage(round_, "profile") / "profile.json", MissingSkillProfile)
+
+
+def read_mastery(loop: Loop, round_: int) -> Mastery:
+    """What is remembered of each skill once a round's profile is made."""
+    return read_record(loop.run.round_stage(round_, "profile") / MASTERY, Mastery)
 
 
 def pool_index(loop: Loop) -> Pool:

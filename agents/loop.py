@@ -46,6 +46,10 @@ class State(TypedDict, total=False):
     """The plan file a person has to approve; empty when nobody is waited for."""
 
 
+class WaitingForApproval(Exception):
+    """Leaves a stage undone: a person has not approved the plan or the catalogue yet."""
+
+
 @dataclass(eq=False)
 class Loop:
     """The parts of a run, and typed access to what its finished stages wrote."""

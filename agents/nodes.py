@@ -11,40 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from agents.evaluation import Sampled, ask_without_gold, evaluate_split, sample_split
-from agents.history import (
-    ALLOCATION,
-    accepted_rounds,
-    build_folder,
-    gate_folder,
-    measured_folders,
-    measurements,
-    past_rounds,
-    pool_sizes,
-    round_facts,
-    written_levels,
-)
-from agents.loop import REPEATED, Loop, State, stage_inputs, write_failures
-from agents.teacher import Failure, Planner, PlannerView
+from agents.history import MASTERY, read_profile
+from agents.loop import REPEATED, Loop, State, WaitingForApproval, stage_inputs, write_failures
+from agents.teacher import Failure
 from curriculum.agreement import repeatability
-from curriculum.allocation import allocate
 from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
-from curriculum.errors import UserError
-from curriculum.gate import baseline, decide
-from curriculum.plan import check_edited, make_plan
-from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
+from curriculum.mastery import remember
 from curriculum.profile import build_profile
 from curriculum.records import BASE, Diagnosis, SkillLabel, Split, Verdict, content_id
-from curriculum.report_words import visible
-from curriculum.round_records import MissingSkillProfile, RoundPlan
-from curriculum.rundir import read_json, read_record, read_records, write_json, write_record, write_records
+from curriculum.rundir import read_records, write_json, write_record, write_records
 from curriculum.signals import with_measured_difficulty
 from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherFailure
 
-APPROVED = "plan.approved.yaml"
 CATALOGUE = "catalogue.yaml"
-TOLD = "told.journal"
-"""What a planner is told that changes from minute to minute; gone when its stage is done."""
 
 
 def catalogue(loop: Loop, state: State) -> State:
@@ -62,7 +42,7 @@ def catalogue(loop: Loop, state: State) -> State:
             write_catalogue(file, proposed, approved=not loop.config.teacher.catalogue.approve)
         edited = read_catalogue(file)
         if not edited.approved:
-            raise _WaitingForApproval(file)
+            raise WaitingForApproval(file)
         made, moved = edited_catalogue(proposed, edited, file)
         write_record(folder / "proposed.json", proposed)
         write_json(folder / "moved.json", {"schema_version": 1, "moved": moved})
@@ -71,7 +51,7 @@ def catalogue(loop: Loop, state: State) -> State:
 
     try:
         update = loop.stage(folder, inputs, work)
-    except _WaitingForApproval:
+    except WaitingForApproval:
         return {"waiting_for": str(file)}
     return {**update, "waiting_for": ""}
 
@@ -182,7 +162,7 @@ def _diagnosed(
 
 
 def profile(loop: Loop, state: State) -> State:
-    """Grades, labels and diagnoses become the missing-skill profile."""
+    """Grades, labels and diagnoses become the missing-skill profile, and it and those before it the mastery memory."""
     round_ = state["round"]
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
     probe = evaluate_split(loop, adapter, "probe")
@@ -191,7 +171,8 @@ def profile(loop: Loop, state: State) -> State:
     diagnosed = loop.run.round_stage(round_, "diagnose")
     read = (loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
     folders = [s.folder for s in sampled] + [s.folder for s in asked]
-    inputs = stage_inputs(loop, *read, *folders)
+    earlier = [loop.run.round_stage(r, "profile") for r in range(round_)]
+    inputs = stage_inputs(loop, *read, *folders, *earlier)
 
     def work(folder: Path) -> Mapping[str, Any]:
         diagnoses = read_records(diagnosed / "diagnoses.jsonl", Diagnosis)
@@ -201,130 +182,13 @@ def profile(loop: Loop, state: State) -> State:
             round_, state["adapter"], loop.labels, probe.grades, diagnoses, loop.catalogue, signals, consistency
         )
         write_record(folder / "profile.json", made)
+        profiles = [*(read_profile(loop, r) for r in range(round_)), made]
+        write_record(folder / MASTERY, remember(profiles, loop.config.plan))
         return {}
 
     return loop.stage(loop.run.round_stage(round_, "profile"), inputs, work)
 
 
-def plan(loop: Loop, state: State) -> State:
-    """The controller decides which rows to reweight and which to have written, or to stop: the rule, or an LLM."""
-    round_ = state["round"]
-    profiled = loop.run.round_stage(round_, "profile")
-    past = [stage for r in range(1, round_) for stage in (loop.run.round_stage(r, "approve"), gate_folder(loop, r))]
-    if loop.planner is not None:
-        past += [build_folder(loop, r) for r in range(1, round_)]
-    read = dict.fromkeys([profiled, *past, *measured_folders(loop, round_)])
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), *read)
-
-    def work(folder: Path) -> Mapping[str, Any]:
-        missing = read_record(profiled / "profile.json", MissingSkillProfile)
-        sizes, levels = pool_sizes(loop), written_levels(loop)
-        allocation = allocate(round_, loop.config, measurements(loop, round_), loop.catalogue, sizes, levels)
-        if allocation is not None:
-            write_record(folder / ALLOCATION, allocation)
-        made = make_plan(
-            round_,
-            loop.config,
-            missing,
-            loop.catalogue,
-            sizes,
-            past_rounds(loop, round_),
-            levels,
-            sum(len(loop.new_rows(r)) for r in accepted_rounds(loop, round_)),
-            allocation,
-        )
-        if loop.planner is not None and made.action == "train":
-            made = _planned(loop, loop.planner, folder, missing, made)
-        write_proposed(folder / "plan.proposed.yaml", made)
-        return {"action": made.action}
-
-    return loop.stage(loop.run.round_stage(round_, "plan"), inputs, work)
-
-
-def _planned(loop: Loop, planner: Planner, folder: Path, missing: MissingSkillProfile, by_rule: RoundPlan) -> RoundPlan:
-    """The planner's plan; where it cannot be used the rule's, which says why."""
-    past = round_facts(loop, by_rule.round)
-    told = folder / TOLD
-    if not told.exists():
-        # What is spent moves on: a killed stage asks again in the same words, so that no reply is bought twice.
-        write_json(told, {"schema_version": 1, "budget": planner.budget_words(sum(facts.kept for facts in past))})
-    view = PlannerView(
-        loop.config.plan,
-        missing,
-        loop.catalogue,
-        pool_sizes(loop),
-        written_levels(loop),
-        past,
-        read_json(told)["budget"],
-    )
-    made, failures = planner.plan(view, by_rule)
-    write_failures(folder, failures)
-    if made.fallback:
-        loop.say(f"round {made.round}: the LLM's plan cannot be used, so the rule planned ({visible(made.fallback)})")
-    return made
-
-
-def approve(loop: Loop, state: State) -> State:
-    """The plan is approved as it is, or waits for a person who may edit it."""
-    round_ = state["round"]
-    proposed = loop.run.round_stage(round_, "plan")
-    folder = loop.run.round_stage(round_, "approve")
-    wait = loop.config.plan.approve and state["action"] == "train"
-    file = folder / APPROVED
-
-    def work(folder: Path) -> Mapping[str, Any]:
-        made = read_proposed(proposed / "plan.proposed.yaml")
-        if not file.exists():
-            by, reason = ("", "") if wait else ("the config", "plan.approve is false")
-            write_approval(file, PlanApproval(approved=not wait, by=by, reason=reason, plan=made))
-        approval = read_approval(file)
-        if not approval.approved:
-            raise _WaitingForApproval(file)
-        faults = check_edited(made, approval.plan, pool_sizes(loop), loop.catalogue, written_levels(loop))
-        if faults:
-            raise UserError(f"{file}: the approved plan cannot be followed:\n" + "\n".join(f"  {f}" for f in faults))
-        return {"action": approval.plan.action}
-
-    try:
-        update = loop.stage(folder, stage_inputs(loop, proposed), work)
-    except _WaitingForApproval:
-        return {"waiting_for": str(file)}
-    return {**update, "waiting_for": ""}
-
-
 def failed(item_id: str, role: Role, reason: str) -> TeacherFailure:
     """An item whose skills a person's edits took away."""
     return TeacherFailure(item_id=item_id, role=role, kind="unknown_skill", reason=reason)
-
-
-class _WaitingForApproval(Exception):
-    """Leaves the stage undone: a person has not approved the plan or the catalogue yet."""
-
-
-def gate(loop: Loop, state: State) -> State:
-    """Current and candidate adapter answer the gate split; the candidate is accepted or rolled back."""
-    round_ = state["round"]
-    current = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "gate")
-    candidate = evaluate_split(loop, loop.adapter_files(state["candidate"], round_), "gate") if round_ else None
-    inputs = stage_inputs(
-        loop, loop.run.stage_path("label"), current.folder, *([candidate.folder] if candidate else [])
-    )
-
-    def work(folder: Path) -> Mapping[str, Any]:
-        if candidate is None:
-            decision = baseline(round_, state["adapter"], current.grades, loop.labels)
-        else:
-            decision = decide(
-                round_,
-                state["adapter"],
-                state["candidate"],
-                current.grades,
-                candidate.grades,
-                loop.labels,
-                loop.config.gate,
-            )
-        write_record(folder / "decision.json", decision)
-        accepted = decision.decision == "accepted"
-        return {"adapter": state["candidate"], "adapter_round": round_} if accepted else {}
-
-    return loop.stage(gate_folder(loop, round_), inputs, work)

@@ -3,6 +3,7 @@
 from agents.planning import SHOWN_REASONS, plan_question
 from agents.teacher import PlannerView, RoundFacts
 from agents.teacher_work import FAULT_CHARS, End, Work
+from curriculum.mastery import remember
 from curriculum.records import Change
 from curriculum.round_records import (
     GateDecision,
@@ -88,4 +89,6 @@ def _view(end: End, past: int) -> PlannerView:
     facts = [RoundFacts(_plan(end, n + 1), decision, end.config.plan.rows_per_round, thrown) for n in range(past)]
     levels = {s.id: LEVELS for s in skills}
     budget = end.teacher.budget_words(0) + ("x" * FAULT_CHARS if end.most else "")
-    return PlannerView(end.config.plan, seen, end.catalogue, sizes, levels, facts, budget)
+    return PlannerView(
+        end.config.plan, seen, end.catalogue, sizes, levels, facts, budget, remember([seen], end.config.plan)
+    )

@@ -17,6 +17,7 @@ from agents.teacher import PlannerView, RoundFacts
 from curriculum.mixture import apportion
 from curriculum.plan import Standing, check_edited, skill_standings, written_by_level
 from curriculum.records import Skill
+from curriculum.report_evidence import state_of
 from curriculum.report_words import change_words, rate_words
 from curriculum.round_records import RoundPlan, SkillPlan, SkillProfile
 from curriculum.teacher_records import TeacherFailure
@@ -131,7 +132,9 @@ def budget_words(ledger: Ledger, kept: int) -> str:
 
 def _bounds(view: PlannerView) -> _Bounds:
     config = view.config
-    standings = skill_standings(config, view.profile, view.catalogue, view.pool_sizes, view.written_levels)
+    standings = skill_standings(
+        config, view.profile, view.catalogue, view.pool_sizes, view.written_levels, view.mastery
+    )
     teachable = {s.skill: 1 for s in standings if s.teachable}
     floor = apportion(teachable, config.floor_rows)
     written = round(config.write_share * config.rows_per_round)
@@ -219,6 +222,7 @@ def _skill_line(standing: Standing, view: PlannerView) -> str:
         *([f"by difficulty: {by_level}"] if by_level else []),
         f"pool {pool}",
         f"can be written: {levels}",
+        *([state_of(view.mastery, standing.skill)] if view.mastery else []),
     ]
     return "; ".join(parts)
 

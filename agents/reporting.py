@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.evaluation import SERVING, ask_without_gold, evaluate_extra, evaluate_split
-from agents.history import ALLOCATION, gate_decision
+from agents.history import ALLOCATION, gate_decision, read_mastery, read_profile
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
 from agents.recorded_usage import FORECAST, role_timings
@@ -28,7 +28,7 @@ from curriculum.report_build import ArmGrades, RoundRecords, final_report, round
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import cut_words, decision_words
-from curriculum.round_records import Adapter, Allocation, DroppedRow, MissingSkillProfile, Serving, TrainingRow
+from curriculum.round_records import Adapter, Allocation, DroppedRow, Serving, TrainingRow
 from curriculum.rundir import (
     DONE,
     RunDir,
@@ -98,7 +98,8 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
     records = RoundRecords(
         decision=stopped(round_, current.name, before.grades, loop.labels, "the plan was to stop"),
         grades_before=before.grades,
-        profile=read_record(folder("profile") / "profile.json", MissingSkillProfile),
+        profile=read_profile(loop, round_),
+        mastery=read_mastery(loop, round_),
         probe_answers=probe.answers,
         probe_grades=probe.grades,
         diagnoses=read_records(folder("diagnose") / "diagnoses.jsonl", Diagnosis),

@@ -12,6 +12,7 @@ from curriculum.config import Config, PlanConfig
 from curriculum.data_config import GeneratorData
 from curriculum.duplicates import SeenQuestions
 from curriculum.generator import write_examples
+from curriculum.mastery import Mastery
 from curriculum.records import (
     Diagnosis,
     Example,
@@ -91,6 +92,7 @@ class PlannerView(NamedTuple):
     past: Sequence[RoundFacts]
     """Every earlier round that trained, oldest first."""
     budget: str
+    mastery: Mastery | None = None
 
 
 class Planner(Protocol):

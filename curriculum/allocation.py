@@ -14,6 +14,7 @@ import numpy as np
 
 from curriculum.config import Config
 from curriculum.learning_curves import Array, Evidence, LearningCurves, expected_half, fit_curves
+from curriculum.mastery import Mastery, demand, remember
 from curriculum.mixture import skill_shares
 from curriculum.records import SkillCatalogue
 from curriculum.round_records import Allocation, MissingSkillProfile, RuleShares, SkillAllocation, SkillProfile, Status
@@ -158,12 +159,12 @@ def allocate(
     catalogue: SkillCatalogue,
     pool_sizes: Mapping[str, Mapping[int, int]],
     written_levels: Mapping[str, Sequence[int]],
+    mastery: Mastery | None = None,
 ) -> Allocation | None:
     """Every skill's share of a round's new rows under each rule, and what its learning curve says.
 
     Only skills that can be taught have a share; `None` when there are none. Every rule spreads `plan.uniform_floor`
-    evenly and gives a mastered skill (right in `plan.target_rate` or more) no rows by failures or learnability. Does
-    not depend on the order of skills.
+    evenly, and beside that gives a mastered skill nothing. Does not depend on the order of skills.
 
     Args:
         round_: the round that is planned, from 1 on.
@@ -172,8 +173,10 @@ def allocate(
         catalogue: the skills of the run.
         pool_sizes: skill → difficulty → items in the pool.
         written_levels: skill → difficulties that the teacher can write.
+        mastery: from `remember`; without it these profiles are all that is remembered.
     """
     plan = config.plan
+    known = (mastery or remember([m.profile for m in measured], plan)).by_skill
     capacity: dict[str, float] = {}
     for skill in sorted(catalogue.skills, key=lambda s: s.id):
         if skill.writable and plan.write_share > 0 and written_levels.get(skill.id):
@@ -184,9 +187,11 @@ def allocate(
         return None
     latest = {part.skill: part for part in measured[-1].profile.skills}
     floor = plan.uniform_floor
-    to_learn = {s: (latest[s].accuracy.rate or 0) < plan.target_rate for s in capacity}
-    failures = {s: latest[s].missing if to_learn[s] else 0 for s in capacity}
-    unsure = {s: learnability(latest[s].counts.correct, parsed(latest[s])) if to_learn[s] else 0 for s in capacity}
+    held = np.array([known[s].mastered for s in capacity])
+    failures = {s: demand(known[s], latest[s].missing, plan) for s in capacity}
+    unsure = {
+        s: 0 if known[s].mastered else learnability(latest[s].counts.correct, parsed(latest[s])) for s in capacity
+    }
     budget = Budget(plan.rows_per_round, max(config.rounds, round_), max(config.rounds - round_ + 1, 1))
     curves = fit_curves(
         _evidence(measured, list(capacity)),
@@ -199,6 +204,8 @@ def allocate(
     else:
         least = np.array([LEAST_ROWS / budget.rows_per_round if s == "open" else 0.0 for s in statuses])
         most = np.array(list(capacity.values())) / budget.rows_per_round
+        if not held.all():
+            least, most = np.where(held, 0.0, least), np.where(held, np.minimum(most, floor / len(held)), most)
         missing = np.array(list(failures.values()), float)
         by_gain = expected_gain_shares(curves, missing, budget, floor, least=least, most=most)
     shares = [

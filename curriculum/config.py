@@ -35,6 +35,19 @@ _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
+class MasteryConfig(Section):
+    """When a skill counts as mastered, beside `plan.target_rate`, and when that is doubted; see `mastery`."""
+
+    low: float = Field(
+        default=0.7,
+        ge=0,
+        lt=1,
+        description="least lower end of the 95 % interval with which a skill becomes mastered: 9 right of 9, 19 of 20",
+    )
+    retest_items: int = Field(default=5, ge=1, description="graded probe answers below which a re-test is put off")
+    slip_weight: int = Field(default=2, ge=1, description="what a failure counts of a skill that was mastered before")
+
+
 class PlanConfig(Section):
     """How a round's rows are chosen."""
 
@@ -46,6 +59,7 @@ class PlanConfig(Section):
     replay_rows: int | None = Field(default=None, ge=0, description="accepted rows trained again; null takes all")
     patience: int = Field(default=3, ge=1, description="rollbacks in a row that stop the run")
     target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
+    mastery: MasteryConfig = MasteryConfig()
     by: Literal["rule", "llm"] = Field(
         default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
     )

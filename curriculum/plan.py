@@ -13,9 +13,10 @@ from typing import NamedTuple, Protocol
 
 from curriculum.allocation import shares_by_rule
 from curriculum.config import Config, PlanConfig
+from curriculum.mastery import Mastery, SkillMastery, at_target, demand, remember
 from curriculum.mixture import apportion, skill_shares
 from curriculum.records import Rate, Skill, SkillCatalogue, content_id
-from curriculum.round_records import Allocation, MissingSkillProfile, RoundPlan, Rule, SkillPlan, SkillProfile
+from curriculum.round_records import Allocation, MissingSkillProfile, RoundPlan, Rule, SkillPlan
 
 
 class PastRound(NamedTuple):
@@ -31,7 +32,9 @@ class Standing(NamedTuple):
     skill: str
     missing: int
     accuracy: Rate
-    mastered: bool
+    mastery: SkillMastery
+    at_target: bool
+    """Whether this round's answers reach `plan.target_rate`, however few they are."""
     asked_without_gold: int
     in_pool: bool
     levels: tuple[int, ...]
@@ -61,8 +64,9 @@ def make_plan(
     written_levels: Mapping[str, Sequence[int]],
     accepted_rows: int,
     allocation: Allocation | None = None,
+    mastery: Mastery | None = None,
 ) -> RoundPlan:
-    """Plans a round, or stops: on too many rollbacks in a row, nothing to teach, or every skill mastered.
+    """Plans a round, or stops: on too many rollbacks in a row, nothing to teach, or every skill at the target.
 
     The new rows add up to `plan.rows_per_round`. About `plan.write_share` of them are written, as nearly as
     the skills allow: one without pool rows is all written, one that cannot be written is all drawn, and at a
@@ -78,8 +82,9 @@ def make_plan(
         written_levels: skill → difficulties that the teacher can write.
         accepted_rows: rows of earlier accepted rounds, for replay.
         allocation: from `allocate`; needed where `plan.allocation` is another rule than STAT's.
+        mastery: from `remember`; without it this profile is all that is remembered.
     """
-    standings = skill_standings(config.plan, profile, catalogue, pool_sizes, written_levels)
+    standings = skill_standings(config.plan, profile, catalogue, pool_sizes, written_levels, mastery)
     rollbacks = rollbacks_in_a_row(history)
     learning_rate = history[-1].plan.learning_rate if history else config.training.learning_rate
     base = RoundPlan(
@@ -108,10 +113,12 @@ def skill_standings(
     catalogue: SkillCatalogue,
     pool_sizes: Mapping[str, Mapping[int, int]],
     written_levels: Mapping[str, Sequence[int]],
+    mastery: Mastery | None = None,
 ) -> list[Standing]:
     """Where each skill stands, sorted by id; arguments as in `make_plan`."""
+    known = (mastery or remember([profile], config)).by_skill
     return [
-        _standing(skill, profile, config, pool_sizes, written_levels)
+        _standing(skill, known[skill.id], profile, config, pool_sizes, written_levels)
         for skill in sorted(catalogue.skills, key=lambda s: s.id)
     ]
 
@@ -160,6 +167,7 @@ def _written_faults(part: SkillPlan, levels: Collection[int]) -> list[str]:
 
 def _standing(
     skill: Skill,
+    mastery: SkillMastery,
     profile: MissingSkillProfile,
     config: PlanConfig,
     pool_sizes: Mapping[str, Mapping[int, int]],
@@ -172,23 +180,17 @@ def _standing(
     for cell in profile.cells:
         if levels and cell.skill == skill.id and cell.difficulty is not None:
             missing_at[_nearest(cell.difficulty, levels)] += cell.missing
-    rate = overall.accuracy.rate
     return Standing(
         skill=skill.id,
         missing=overall.missing,
         accuracy=overall.accuracy,
-        mastered=rate is not None and rate >= config.target_rate and not _is_unsure(overall, config),
+        mastery=mastery,
+        at_target=at_target(overall, config),
         asked_without_gold=overall.without_gold.items if overall.without_gold else 0,
         in_pool=sum(pool_sizes.get(skill.id, {}).values()) > 0,
         levels=levels,
         missing_at=missing_at,
     )
-
-
-def _is_unsure(overall: SkillProfile, config: PlanConfig) -> bool:
-    """Whether more items without a gold answer were difficult than a mastered skill may get wrong."""
-    asked = overall.without_gold
-    return asked is not None and asked.difficult > (1 - config.target_rate) * asked.items
 
 
 def _nearest(difficulty: int, levels: Sequence[int]) -> int:
@@ -203,7 +205,7 @@ def _stop_reason(config: PlanConfig, standings: Sequence[Standing], rollbacks: i
     if not teachable:
         return f"nothing to teach: no skill has pool rows or can be written; plan.write_share is {config.write_share:g}"
     measured = [s for s in teachable if s.accuracy.n]
-    if measured and all(s.mastered for s in measured):
+    if measured and all(s.at_target for s in measured):
         return f"all {len(measured)} skills measured on the probe are right in {_percent(config.target_rate)} or more"
     return None
 
@@ -218,10 +220,10 @@ def _draft(
     even: bool = False,
 ) -> RoundPlan:
     uniform_floor = 1.0 if even else config.uniform_floor
-    demand = {s.skill: 0 if s.mastered else s.missing for s in standings if s.teachable}
+    demands = {s.skill: demand(s.mastery, s.missing, config) for s in standings if s.teachable}
     if even or allocation is None or allocation.rule == "failures":
-        shares = skill_shares(demand, uniform_floor)
-        demanded = {skill for skill, missing in demand.items() if missing}
+        shares = skill_shares(demands, uniform_floor)
+        demanded = {skill for skill, failures in demands.items() if failures}
     else:
         shares = shares_by_rule(allocation)
         demanded = set(shares)
@@ -275,12 +277,13 @@ def _reason(standing: Standing, share: Fraction, by_floor: Fraction, rule: Rule)
         rows = f"{_percent(share)} of the rows by the uniform floor"
     if standing.levels and not standing.in_pool:
         rows += "; all written, the pool has none"
-    if standing.mastered:
+    if standing.mastery.mastered:
         return f"mastered, right in {right} of {n} probe answers; {rows}"
+    slipped = "slipped, " if standing.mastery.state == "slipped" else ""
     unjudged = f"{standing.asked_without_gold} asked without a gold answer" if standing.asked_without_gold else ""
     answers = f"right in {right} of {n}" if n else "" if unjudged else "no probe answers need it"
     answers = ", ".join(part for part in (answers, unjudged) if part)
-    return f"missing in {standing.missing} failed probe answers, {answers}; {rows}"
+    return f"{slipped}missing in {standing.missing} failed probe answers, {answers}; {rows}"
 
 
 def _after_rollback(rollbacks: int, rejected: RoundPlan, draft: _Draft) -> RoundPlan:

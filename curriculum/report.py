@@ -11,6 +11,7 @@ from pydantic import Field
 
 from curriculum.agreement import Repeatability
 from curriculum.judging import JudgeReport
+from curriculum.mastery import Mastery
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.round_records import Allocation, GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
@@ -151,6 +152,9 @@ class RoundReport(GateDecision):
     probe: ProbeReport | None
     plan: RoundPlan | None
     allocation: Allocation | None = Field(default=None, description="shares of the skills under every rule")
+    mastery: Mastery | None = Field(
+        default=None, description="each skill's state by the probe answers before this round's teaching"
+    )
     mixture: tuple[MixtureCell, ...]
     dropped: tuple[DroppedCount, ...]
     training: TrainingReport | None

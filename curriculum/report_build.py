@@ -11,6 +11,7 @@ from typing import NamedTuple
 from curriculum.agreement import Repeatability
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
+from curriculum.mastery import Mastery
 from curriculum.mixture import apportion
 from curriculum.records import Diagnosis, Example, Grade, Rate, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import (
@@ -69,6 +70,7 @@ class RoundRecords(NamedTuple):
     diagnoses: Sequence[Diagnosis] = ()
     plan: RoundPlan | None = None
     allocation: Allocation | None = None
+    mastery: Mastery | None = None
     rows: Sequence[TrainingRow] = ()
     dropped: Sequence[DroppedRow] = ()
     adapter: Adapter | None = None
@@ -97,6 +99,7 @@ def round_report(
         probe=_probe(records.profile, records.repeated) if records.profile else None,
         plan=records.plan,
         allocation=records.allocation,
+        mastery=records.mastery,
         mixture=_mixture(records.rows),
         dropped=_dropped(records.dropped),
         training=_training(records, records.adapter) if records.adapter else None,

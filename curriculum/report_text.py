@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curriculum import report_allocation, teacher_words
+from curriculum import report_allocation, report_evidence, teacher_words
 from curriculum import report_words as words
 from curriculum.errors import UserError
 from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
@@ -38,7 +38,12 @@ def render_markdown(report: RunReport, timings: Timings) -> str:
     )
     environment.filters["fenced"] = fenced
     return environment.get_template("report.md.jinja").render(
-        report=report, timings=timings, words=words, teacher_words=teacher_words, rules=report_allocation
+        report=report,
+        timings=timings,
+        words=words,
+        teacher_words=teacher_words,
+        rules=report_allocation,
+        evidence=report_evidence,
     )
 
 
@@ -121,6 +126,8 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         parts.append(safe_text(f"Changed after the rollback: {round_.plan.changed}"))
     if round_.probe or round_.mixture:
         parts.append(_work_table(report, round_))
+    if remembered := report_evidence.mastery_words(round_):
+        parts.append(safe_text(remembered))
     if round_.allocation:
         parts.append(_allocation_table(round_))
         parts.append(safe_text(report_allocation.expected_words(round_)))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from samples import allocation
 
 from curriculum.config import Config
+from curriculum.mastery import Mastery
 from curriculum.plan import PastRound, check_edited, make_plan
 from curriculum.records import Skill, SkillCatalogue
 from curriculum.round_records import (
@@ -68,10 +69,20 @@ def planned(
     history: Sequence[PastRound] = (),
     accepted_rows: int = 0,
     by: Allocation | None = None,
+    mastery: Mastery | None = None,
 ) -> RoundPlan:
     round_ = len(history) + 1
     return make_plan(
-        round_, settings or config(), of, skills or catalogue(*SKILLS), pool, history, levels, accepted_rows, by
+        round_,
+        settings or config(),
+        of,
+        skills or catalogue(*SKILLS),
+        pool,
+        history,
+        levels,
+        accepted_rows,
+        by,
+        mastery,
     )
 
 
