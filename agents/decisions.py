@@ -23,6 +23,7 @@ from agents.history import (
     written_levels,
 )
 from agents.loop import Loop, State, WaitingForApproval, stage_inputs, write_failures
+from agents.retention import Retained, replay_first, retained
 from agents.teacher import Planner, PlannerView
 from curriculum.allocation import allocate
 from curriculum.errors import UserError
@@ -30,6 +31,7 @@ from curriculum.gate import baseline, decide
 from curriculum.plan import check_edited, make_plan
 from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
 from curriculum.report_words import visible
+from curriculum.retention import retention_parts
 from curriculum.round_records import RoundPlan
 from curriculum.rundir import read_json, write_json, write_record
 
@@ -65,6 +67,7 @@ def plan(loop: Loop, state: State) -> State:
             sum(len(loop.new_rows(r)) for r in accepted_rounds(loop, round_)),
             allocation,
             mastery,
+            replay_first(loop, round_),
         )
         if loop.planner is not None and made.action == "train":
             made = _planned(loop, loop.planner, folder, made)
@@ -129,11 +132,14 @@ def approve(loop: Loop, state: State) -> State:
 def gate(loop: Loop, state: State) -> State:
     """Current and candidate adapter answer the gate split; the candidate is accepted or rolled back."""
     round_ = state["round"]
-    current = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "gate")
-    candidate = evaluate_split(loop, loop.adapter_files(state["candidate"], round_), "gate") if round_ else None
-    inputs = stage_inputs(
-        loop, loop.run.stage_path("label"), current.folder, *([candidate.folder] if candidate else [])
-    )
+    current_files = loop.adapter_files(state["adapter"], state["adapter_round"])
+    current, candidate, kept = evaluate_split(loop, current_files, "gate"), None, Retained([], [])
+    if round_:
+        files = loop.adapter_files(state["candidate"], round_)
+        candidate = evaluate_split(loop, files, "gate")
+        kept = retained(loop, round_, (current_files, files), (current, candidate))
+    answered = [current.folder, *([candidate.folder] if candidate else []), *kept.folders]
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), *answered)
 
     def work(folder: Path) -> Mapping[str, Any]:
         if candidate is None:
@@ -147,6 +153,7 @@ def gate(loop: Loop, state: State) -> State:
                 candidate.grades,
                 loop.labels,
                 loop.config.gate,
+                retention_parts(kept.parts, loop.config.gate.retrain_sd),
             )
         write_record(folder / "decision.json", decision)
         accepted = decision.decision == "accepted"

@@ -79,7 +79,8 @@ def forecast(config: Config) -> Forecast:
     splits, rounds = config.data.splits, config.rounds
     # Probe each round, gate each round and once for the base, three arms of the final split and of each extra set.
     evaluations = rounds + (rounds + 1) + 3 * (1 + len(config.extra))
-    answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * (splits.final + _extra_items(config))
+    answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * splits.final + _extra_answers(config)
+    evaluations += (rounds - 1) * len(config.retention_sets)
     answers += _drawn(config)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     rows = config.training.epochs * (rounds * config.plan.rows_per_round + sum(replay))
@@ -158,6 +159,12 @@ def _drawn(config: Config) -> int:
     return without_gold + signals.samples * (config.rounds * splits.probe + ((splits.pool or 0) if measured else 0))
 
 
+def _extra_answers(config: Config) -> int:
+    """Three arms at the end; those of the retention set are also answered by the candidates of earlier rounds."""
+    retained = sum(config.extra[name].items for name in config.retention_sets)
+    return 3 * _extra_items(config) + (config.rounds - 1) * retained
+
+
 def _extra_items(config: Config) -> int:
     return sum(source.items for source in config.extra.values())
 
@@ -173,7 +180,7 @@ def print_forecast(config: Config) -> None:
     console = Console()
     table = Table(title="Forecast", show_header=False)
     table.add_row("rounds", str(config.rounds))
-    extra = f", at most {3 * _extra_items(config):,} of them to extra sets" if config.extra else ""
+    extra = f", at most {_extra_answers(config):,} of them to extra sets" if config.extra else ""
     table.add_row("student answers", f"{made.answers:,}{extra}")
     table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included)")
     waits = "" if config.teacher.kind == "offline" else ", the teacher's not counted"

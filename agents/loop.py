@@ -102,7 +102,10 @@ class Loop:
 
     @cached_property
     def extra(self) -> dict[str, list[Example]]:
-        """The items of each extra set, sorted by id; only after `prepare`. They are scored at the end, no sooner."""
+        """The items of each extra set, sorted by id; only after `prepare`.
+
+        Those of the retention set are scored each round, the others at the end, no sooner.
+        """
         folder = self.run.stage_path("prepare")
         return {name: read_records(folder / f"extra-{name}.jsonl", Example) for name in sorted(self.config.extra)}
 

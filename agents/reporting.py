@@ -149,7 +149,9 @@ def finish(loop: Loop, state: State) -> State:
     def work(folder: Path) -> Mapping[str, Any]:
         opened = f"opened for base, base with few-shot examples and {adapter.name}; every opening is in {OPENINGS}"
         sets = {name: ArmGrades(*(e.grades for e in answered)) for name, answered in extra.items()}
-        made = final_report(loop.labels, ArmGrades(*(e.grades for e in final)), adapter.name, opened, sets)
+        made = final_report(
+            loop.labels, ArmGrades(*(e.grades for e in final)), adapter.name, opened, sets, loop.config.retention_sets
+        )
         write_json(folder / "final.json", {"schema_version": 1, "final": made.model_dump(mode="json")})
         return {}
 
@@ -207,6 +209,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         data=_data_words(config),
         split_sizes=splits["counts"],
         extra_sizes=splits.get("extra", {}),
+        retention_sets=tuple(config.retention_sets),
         config_hash=config.identity_hash,
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],

@@ -185,7 +185,8 @@ def _judged(end: End) -> list[_Judged]:
         made.append(_Judged(data.grader_rubric, answers, held_out))
     for source in end.config.extra.values():
         if isinstance(source, FileSource) and source.grader == "judge" and source.grader_rubric:
-            answers = ARMS * source.items if end.most else 0  # it may have fewer items
+            times = ARMS + (end.rounds - 1 if source.retention else 0)
+            answers = times * source.items if end.most else 0  # it may have fewer items
             made.append(_Judged(source.grader_rubric, answers, held_out))
     return made
 

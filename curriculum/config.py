@@ -133,7 +133,7 @@ class Config(Section):
     data: Annotated[GeneratorData | FileData, Field(discriminator="kind")]
     extra: dict[ExtraName, ExtraSource] = Field(
         default_factory=dict,
-        description="name → evaluation set that is scored at the end and never selects: retention, out of distribution",
+        description="name → evaluation set, scored at the end; it never selects, unless it is marked `retention: true`",
     )
     student: StudentConfig = StudentConfig()
     teacher: TeacherConfig = TeacherConfig()
@@ -191,6 +191,11 @@ class Config(Section):
     def sources(self) -> tuple[Source, ...]:
         """Where items come from: for the splits, and for each extra set."""
         return (self.data, *self.extra.values())
+
+    @property
+    def retention_sets(self) -> list[str]:
+        """The extra sets that candidates must not fall on, sorted."""
+        return sorted(name for name, source in self.extra.items() if source.retention)
 
     def identity(self) -> dict[str, Any]:
         """The part that may not change within a run, as plain JSON values."""

@@ -192,14 +192,24 @@ class FileData(FileSource):
         return self
 
 
+RETENTION = "part of the retention set: scored each round, and a significant fall on it rolls a candidate back"
+
+
+class ExtraGenerator(GeneratorSource):
+    """An extra evaluation set from reasoning-gym."""
+
+    retention: bool = Field(default=False, description=RETENTION)
+
+
 class ExtraFile(FileSource):
     """An extra evaluation set from a file, a folder or the Hub."""
 
     items: int = Field(gt=0, description="most items that are scored; the seed chooses them")
+    retention: bool = Field(default=False, description=RETENTION)
 
 
 Source = FileSource | GeneratorSource
 """Where items come from, for the splits or for an extra set."""
 ExtraName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 """Part of file and folder names on any system, and of the keys of the report."""
-ExtraSource = Annotated[GeneratorSource | ExtraFile, Field(discriminator="kind")]
+ExtraSource = Annotated[ExtraGenerator | ExtraFile, Field(discriminator="kind")]

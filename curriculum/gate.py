@@ -16,7 +16,7 @@ from scipy.special import betainc
 from curriculum.config import GateConfig
 from curriculum.errors import StudentError
 from curriculum.records import Change, Grade, SkillLabel, Verdict
-from curriculum.round_records import GateDecision, GateSkill
+from curriculum.round_records import GateDecision, GateSkill, RetentionPart
 from curriculum.statistics import benjamini_hochberg, mcnemar_p, paired_change, wilson
 
 MAX_FAILED_SHARE = 0.1
@@ -222,6 +222,7 @@ def decide(
     after: Sequence[Grade],
     labels: Mapping[str, SkillLabel],
     config: GateConfig,
+    retention: Sequence[RetentionPart] = (),
 ) -> GateDecision:
     """Accepts the candidate or rolls it back; undecided means that the current adapter stays.
 
@@ -229,6 +230,7 @@ def decide(
         before: grades of the current adapter's answers to the gate items, one an item.
         after: the same for the candidate.
         labels: example id → label, for every gate item.
+        retention: from `retention_parts`; one that fell rolls the candidate back.
 
     Raises:
         StudentError: more than a tenth of the items have no verdict in one of the two.
@@ -241,22 +243,24 @@ def decide(
     p_value = gate_p_value(change.gained, change.lost, change.n, config.retrain_sd)
     skills = skill_changes(old, new, labels)
     fallen = [s for s in skills if _fell(s)]
-    accepted = p_value <= config.alpha and not fallen
+    forgotten = [part for part in retention if part.fell]
+    accepted = p_value <= config.alpha and not fallen and not forgotten
     setting = (change.n, (change.gained + change.lost) / change.n, config.alpha, config.retrain_sd)
     return GateDecision(
         round=round_,
         decision="accepted" if accepted else "rolled_back",
-        reason=_reason(change, p_value, config.alpha, fallen),
+        reason=_reason(change, p_value, config.alpha, fallen, forgotten),
         current=current,
         candidate=candidate,
         before=wilson(sum(old.values()), len(old)),
         after=wilson(sum(new.values()), len(new)),
         change=change,
         p_value=p_value,
-        rule=_rule(change.n, config),
+        rule=_rule(change.n, config, bool(retention)),
         false_accept_rate=false_accept_rate(*setting),
         detectable_gain=detectable_gain(*setting),
         skills=skills,
+        retention=tuple(retention),
     )
 
 
@@ -274,7 +278,9 @@ def _fell(skill: GateSkill) -> bool:
     return significant and skill.change.lost > skill.change.gained
 
 
-def _reason(change: Change, p_value: float, alpha: float, fallen: Sequence[GateSkill]) -> str:
+def _reason(
+    change: Change, p_value: float, alpha: float, fallen: Sequence[GateSkill], forgotten: Sequence[RetentionPart]
+) -> str:
     counts = f"gained {change.gained} and lost {change.lost} of {change.n} items"
     verdict = f"p = {p_value:.2g}, at most {alpha:g}"
     if p_value > alpha:
@@ -284,12 +290,19 @@ def _reason(change: Change, p_value: float, alpha: float, fallen: Sequence[GateS
         f"adjusted p = {s.p_value:.2g})"
         for s in fallen
     ]
+    falls += [
+        f"of the retention set, {'' if p.kind == 'all' else f'{p.kind} '}{p.name} fell significantly (gained "
+        f"{p.change.gained}, lost {p.change.lost} of {p.change.n}, adjusted one-sided p = {p.p_value:.2g})"
+        for p in forgotten
+    ]
     return "; ".join([f"{counts}, {verdict}", *falls])
 
 
-def _rule(n: int, config: GateConfig) -> str:
+def _rule(n: int, config: GateConfig, retention: bool) -> str:
+    kept = f", and no part of the retention set falls with an adjusted one-sided p ≤ {REGRESSION_ALPHA:g}"
     return (
         f"Accept when the exact one-sided test on the discordant of {n} gate items has p ≤ {config.alpha:g} for a "
         f"retrain of the same recipe with another seed, whose true accuracy differs by a standard deviation of "
-        f"{100 * config.retrain_sd:g} points, and no skill falls with an adjusted p ≤ {REGRESSION_ALPHA:g}."
+        f"{100 * config.retrain_sd:g} points, and no skill falls with an adjusted p ≤ {REGRESSION_ALPHA:g}"
+        f"{kept if retention else ''}."
     )

@@ -214,7 +214,7 @@ def training_rows(
         examples: example id → example, for every one drawn.
         written: new examples, each with the skill it was written for.
         earlier: the new rows of accepted rounds; `plan.replay_rows` of them are trained again, balanced over
-            skills, all if they fit.
+            skills, those of `plan.replay_first` before others, all if they fit.
         labels: example id → label, for every example drawn or written.
         targets: what the student is taught to answer, one text or one of each worked solution. An example that
             is taught more than once, be it by epochs, repeats or rounds, takes the next one in turn.
@@ -232,7 +232,7 @@ def training_rows(
         row = _row(plan, origin, example, skill, uses[example.id], labels[example.id], targets(example))
         rows.append(row.model_copy(update={"layer": LAYERS[rule]}))
         uses[example.id] += 1
-    replayed = [_replay(row, plan) for row in _balanced(earlier, plan.replay_rows, plan.seed)]
+    replayed = [_replay(row, plan) for row in _balanced(earlier, plan)]
     return sorted([*_with_layers(rows, plan, uniform_floor), *replayed], key=lambda row: row.id)
 
 
@@ -269,7 +269,12 @@ def _row(
 def _replay(row: TrainingRow, plan: RoundPlan) -> TrainingRow:
     id_ = content_id([row.round, "replay", row.example_id, row.repeat])
     turned = _turned(row, (plan.round - row.round) * plan.epochs)
-    return turned.model_copy(update={"id": id_, "origin": "replay", "layer": "replay"})
+    layer = "replay of what regressed" if _first(row, plan) else "replay"
+    return turned.model_copy(update={"id": id_, "origin": "replay", "layer": layer})
+
+
+def _first(row: TrainingRow, plan: RoundPlan) -> bool:
+    return not {row.skill, *row.skills}.isdisjoint(plan.replay_first)
 
 
 def _turned(row: TrainingRow, by: int) -> TrainingRow:
@@ -282,15 +287,18 @@ def _turned(row: TrainingRow, by: int) -> TrainingRow:
     return row.model_copy(update={"target": targets[0], "other_targets": targets[1:], "solution": solution})
 
 
-def _balanced(rows: Iterable[TrainingRow], count: int, seed: int) -> list[TrainingRow]:
-    """At most `count` rows, as evenly over their skills as the rows allow: each skill's first, then second, …"""
+def _balanced(rows: Iterable[TrainingRow], plan: RoundPlan) -> list[TrainingRow]:
+    """At most `plan.replay_rows` rows, as evenly over skills as the rows allow: each skill's first, then second, …
+
+    Rows that need a skill of `plan.replay_first` come before all others.
+    """
     seen: Counter[str] = Counter()
     ranked = []
-    for row in sorted(rows, key=lambda row: content_id([seed, row.id])):
-        ranked.append((seen[row.skill], row))
+    for row in sorted(rows, key=lambda row: content_id([plan.seed, row.id])):
+        ranked.append((not _first(row, plan), seen[row.skill], row))
         seen[row.skill] += 1
-    ranked.sort(key=lambda pair: pair[0])
-    return [row for _, row in ranked[:count]]
+    ranked.sort(key=lambda place: place[:2])
+    return [row for *_, row in ranked[: plan.replay_rows]]
 
 
 def _with_layers(rows: Sequence[TrainingRow], plan: RoundPlan, uniform_floor: float) -> list[TrainingRow]:

@@ -65,6 +65,7 @@ def make_plan(
     accepted_rows: int,
     allocation: Allocation | None = None,
     mastery: Mastery | None = None,
+    replay_first: Sequence[str] = (),
 ) -> RoundPlan:
     """Plans a round, or stops: on too many rollbacks in a row, nothing to teach, or every skill at the target.
 
@@ -83,6 +84,7 @@ def make_plan(
         accepted_rows: rows of earlier accepted rounds, for replay.
         allocation: from `allocate`; needed where `plan.allocation` is another rule than STAT's.
         mastery: from `remember`; without it this profile is all that is remembered.
+        replay_first: skills whose rows are replayed before others.
     """
     standings = skill_standings(config.plan, profile, catalogue, pool_sizes, written_levels, mastery)
     rollbacks = rollbacks_in_a_row(history)
@@ -91,13 +93,14 @@ def make_plan(
         round=round_,
         action="train",
         replay_rows=accepted_rows if config.plan.replay_rows is None else min(accepted_rows, config.plan.replay_rows),
+        replay_first=tuple(replay_first),
         learning_rate=learning_rate,
         epochs=config.training.epochs,
         seed=int(content_id([config.seed, round_], 8), 16),
     )
     stop = _stop_reason(config.plan, standings, rollbacks)
     if stop:
-        return base.model_copy(update={"action": "stop", "stop_reason": stop, "replay_rows": 0})
+        return base.model_copy(update={"action": "stop", "stop_reason": stop, "replay_rows": 0, "replay_first": ()})
     draft = partial(_draft, base, config.plan, standings, allocation)
     return _after_rollback(rollbacks, history[-1].plan, draft) if rollbacks else draft(learning_rate)
 
@@ -147,6 +150,10 @@ def check_edited(
             faults.append(f"skill {part.skill!r}: {part.pool_rows} pool rows, but the pool has none of it")
         levels = written_levels.get(part.skill, ()) if known[part.skill].writable else ()
         faults += _written_faults(part, levels)
+    strange = sorted(set(edited.replay_first) - known.keys())
+    faults += [
+        f"replay_first: skill {name!r} is not in the catalogue; known: {', '.join(sorted(known))}" for name in strange
+    ]
     if edited.action == "train" and edited.new_rows == 0:
         faults.append("nothing to train: no skill has pool rows or written rows; set `action: stop` to end the run")
     return faults
@@ -300,6 +307,8 @@ def _after_rollback(rollbacks: int, rejected: RoundPlan, draft: _Draft) -> Round
     else:
         plan = draft(learning_rate / 2, easier=True, even=even)
         changed = f"learning rate halved from {learning_rate:g} to {learning_rate / 2:g}"
+    if plan.replay_rows and set(plan.replay_first) - set(rejected.replay_first):
+        changed += f"; replay first of {', '.join(plan.replay_first)}"
     return plan.model_copy(update={"changed": f"{changed}; new seed"})
 
 

@@ -48,9 +48,14 @@ class ArmsReport(Part):
 
 
 class ExtraReport(ArmsReport):
-    """One extra evaluation set, answered by the same three arms as the final test. It never selects anything."""
+    """An extra evaluation set, answered by the arms of the final test. It selects nothing, unless so marked."""
 
     name: str
+    retention: bool = Field(
+        default=False,
+        description="part of the retention set: a fall on it rolled candidates back",
+        exclude_if=lambda value: not value,
+    )
 
 
 class FinalReport(ArmsReport):
@@ -63,7 +68,7 @@ class FinalReport(ArmsReport):
     )
     skills: tuple[GateSkill, ...] = Field(description="base and adapter on the final split, one a skill")
     opened: str = Field(description="for whom the final split was opened, and where every opening is logged")
-    extra: tuple[ExtraReport, ...] = Field(default=(), description="the extra sets, sorted by name; they never select")
+    extra: tuple[ExtraReport, ...] = Field(default=(), description="the extra sets, sorted by name")
 
 
 class ProbeReport(Part):
@@ -178,7 +183,12 @@ class RunReport(Record):
     )
     data: str = Field(description="where the examples come from")
     split_sizes: dict[str, int] = Field(description="split → items")
-    extra_sizes: dict[str, int] = Field(default={}, description="extra set → items; they never select")
+    extra_sizes: dict[str, int] = Field(default={}, description="extra set → items; they never select, but for:")
+    retention_sets: tuple[str, ...] = Field(
+        default=(),
+        description="extra sets on which a fall rolls a candidate back",
+        exclude_if=lambda value: not value,
+    )
     config_hash: str
     tutelage_version: str
     git_commit: str | None

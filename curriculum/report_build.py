@@ -5,7 +5,7 @@ failures are chosen to show. Reads no file and decides nothing.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from curriculum.agreement import Repeatability
@@ -113,10 +113,11 @@ def final_report(
     adapter_name: str,
     opened: str,
     extra: Mapping[str, ArmGrades] | None = None,
+    retention: Collection[str] = (),
 ) -> FinalReport:
     """Gathers the report of the final test, and of each extra set by its name.
 
-    Without an accepted adapter pass the name `base`.
+    Without an accepted adapter pass the name `base`. `retention` names the sets on which a fall rolls back.
     """
     arms = _arms(grades)
     base, adapter = answered_right(grades.base), answered_right(grades.adapter)
@@ -128,7 +129,10 @@ def final_report(
         format_share=_difference(strict_change.change, arms.change.change),
         skills=skill_changes({i: base[i] for i in both}, {i: adapter[i] for i in both}, labels),
         opened=opened,
-        extra=tuple(ExtraReport(name=name, **dict(_arms(of_set))) for name, of_set in sorted((extra or {}).items())),
+        extra=tuple(
+            ExtraReport(name=name, retention=name in retention, **dict(_arms(of_set)))
+            for name, of_set in sorted((extra or {}).items())
+        ),
     )
 
 

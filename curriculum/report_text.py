@@ -17,7 +17,7 @@ from rich.text import Text
 from curriculum import report_allocation, report_evidence, teacher_words
 from curriculum import report_words as words
 from curriculum.errors import UserError
-from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
+from curriculum.report import FinalReport, RoundReport, RunReport, Timings
 from curriculum.round_records import GateSkill
 from curriculum.teacher_records import TeacherReport
 
@@ -90,7 +90,7 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
         parts.append(_skill_table("Skills on the final split, base → adapter", report.final.skills))
         parts.append(safe_text(words.format_words(report.final)))
         if report.final.extra:
-            parts.append(_extra_table(report.final.extra))
+            parts.append(_extra_table(report.final))
     elif report.rounds:
         last = report.rounds[-1]
         parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))
@@ -120,23 +120,21 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         safe_text(round_.rule, "dim"),
         _skill_table("Skills on the gate split (selected on)", round_.skills),
     ]
-    if planned := teacher_words.plan_words(round_):
-        parts.append(safe_text(planned))
-    if round_.plan and round_.plan.changed:
-        parts.append(safe_text(f"Changed after the rollback: {round_.plan.changed}"))
+    if round_.retention:
+        parts.append(_skill_table("Retention set, p one-sided", report_evidence.retention_rows(round_)))
+    changed = f"Changed after the rollback: {round_.plan.changed}" if round_.plan and round_.plan.changed else ""
+    parts += _said(report_evidence.retention_words(round_), teacher_words.plan_words(round_), changed)
     if round_.probe or round_.mixture:
         parts.append(_work_table(report, round_))
-    if remembered := report_evidence.mastery_words(round_):
-        parts.append(safe_text(remembered))
+    parts += _said(report_evidence.mastery_words(round_), report_evidence.replay_words(round_))
     if round_.allocation:
         parts.append(_allocation_table(round_))
-        parts.append(safe_text(report_allocation.expected_words(round_)))
-    if price := report_allocation.price_words(report, round_):
-        parts.append(safe_text(price))
-    if drawn := words.probe_words(round_):
-        parts.append(safe_text(drawn))
-    if round_.training:
-        parts.append(safe_text(words.health_words(round_.training)))
+    parts += _said(
+        report_allocation.expected_words(round_),
+        report_allocation.price_words(report, round_),
+        words.probe_words(round_),
+        words.health_words(round_.training) if round_.training else "",
+    )
     for failure in round_.failures:
         parts.append(safe_text(f"\n{words.failure_words(failure)} · {', '.join(failure.skills)}", "bold"))
         parts.append(safe_text(failure.question))
@@ -144,6 +142,11 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
     of_round = [t for t in timings.stages if t.round == round_.round]
     parts += [safe_text(f"{t.stage}: {words.duration(t.seconds)}", "dim") for t in of_round]
     return Group(*parts)
+
+
+def _said(*texts: str) -> list[RenderableType]:
+    """The sentences that say something."""
+    return [safe_text(text) for text in texts if text]
 
 
 def _rounds_table(rounds: Sequence[RoundReport]) -> Table:
@@ -165,10 +168,10 @@ def _skill_table(title: str, skills: Iterable[GateSkill]) -> Table:
     return table
 
 
-def _extra_table(sets: Iterable[ExtraReport]) -> Table:
+def _extra_table(final: FinalReport) -> Table:
     heads = ["set", "base, %", "few-shot, %", "adapter, %", "change, points"]
-    table = narrow_table("Extra sets (never select), base → adapter", heads)
-    for s in sets:
+    table = narrow_table(f"{report_evidence.extra_title(final)}, base → adapter", heads)
+    for s in final.extra:
         rates = [words.rate_short(rate) for rate in (s.base, s.base_few_shot, s.adapter)]
         add_row(table, [s.name, *rates, words.change_short(s.change)])
     return table

@@ -230,17 +230,13 @@ def _signals(round_: RoundReport) -> str:
     return "Drawn answers on the probe, with the entropy at their first token: " + "; ".join(parts) + "."
 
 
-NEVER_SELECT = (
-    "Extra sets never select: no profile, plan, training set, gate or stop rule saw them, and no training row repeats "
-    "one of their questions."
-)
-
-
 def items_words(report: RunReport) -> str:
-    """`final 405, gate 162, …; never select: ood 100`."""
-    sizes = ", ".join(f"{split} {n}" for split, n in report.split_sizes.items())
-    extra = ", ".join(f"{name} {n}" for name, n in report.extra_sizes.items())
-    return f"{sizes}; never select: {extra}" if extra else sizes
+    """`final 405, gate 162, …; retention: basics 60; never select: ood 100`."""
+    words = [", ".join(f"{split} {n}" for split, n in report.split_sizes.items())]
+    for said, retained in (("retention", True), ("never select", False)):
+        sets = [f"{name} {n}" for name, n in report.extra_sizes.items() if (name in report.retention_sets) == retained]
+        words += [f"{said}: {', '.join(sets)}"] if sets else []
+    return "; ".join(words)
 
 
 def health_words(training: TrainingReport) -> str:

@@ -164,6 +164,9 @@ class RoundPlan(Record):
     stop_reason: str | None = None
     skills: tuple[SkillPlan, ...] = ()
     replay_rows: int = Field(default=0, ge=0, description="rows of earlier accepted rounds trained again")
+    replay_first: tuple[str, ...] = Field(
+        default=(), description="skills whose rows are replayed before others", exclude_if=lambda value: not value
+    )
     learning_rate: float = Field(gt=0)
     epochs: int = Field(ge=1)
     seed: int
@@ -278,6 +281,20 @@ class GateSkill(Part):
     p_value: float | None = Field(description="two-sided exact McNemar test, adjusted over the skills (BH)")
 
 
+class RetentionPart(Part):
+    """One part of the retention set, before and after, on the same items."""
+
+    kind: Literal["skill", "set", "all"] = Field(description="a mastered skill's gate items, a named set, or all")
+    name: str
+    before: Rate
+    after: Rate
+    change: Change
+    p_alone: float | None = Field(description="one-sided exact test that a retrain with another seed falls as far")
+    p_value: float | None = Field(description="the same, adjusted over the parts (BH)")
+    fell: bool = Field(description="whether it rolls the candidate back")
+    replay: tuple[str, ...] = Field(description="skills whose rows the next plan replays first")
+
+
 class GateDecision(Record):
     """Whether a candidate adapter replaces the current one, with the evidence."""
 
@@ -294,3 +311,8 @@ class GateDecision(Record):
     false_accept_rate: float | None = Field(description="for a same-recipe retrain with another seed")
     detectable_gain: float | None = Field(description="smallest true gain accepted with 80 % power, in shares of 1")
     skills: tuple[GateSkill, ...]
+    retention: tuple[RetentionPart, ...] = Field(
+        default=(),
+        description="what the candidate must not forget: mastered skills and named sets; empty where there are none",
+        exclude_if=lambda value: not value,
+    )

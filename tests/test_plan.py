@@ -70,6 +70,7 @@ def planned(
     accepted_rows: int = 0,
     by: Allocation | None = None,
     mastery: Mastery | None = None,
+    replay_first: Sequence[str] = (),
 ) -> RoundPlan:
     round_ = len(history) + 1
     return make_plan(
@@ -83,6 +84,7 @@ def planned(
         accepted_rows,
         by,
         mastery,
+        replay_first,
     )
 
 
