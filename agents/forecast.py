@@ -81,14 +81,27 @@ def forecast(config: Config) -> Forecast:
     evaluations = rounds + (rounds + 1) + 3 * (1 + len(config.extra))
     answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * splits.final + _extra_answers(config)
     evaluations += (rounds - 1) * len(config.retention_sets)
+    controls = {"none": 0, "last_round": 1, "every_round": rounds}[config.control]
+    if controls:  # at the end the last control and, were it rolled back, its candidate answer the final split, too
+        answers += controls * splits.gate + 2 * splits.final
+        evaluations += controls + 2
     answers += _drawn(config)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
-    rows = config.training.epochs * (rounds * config.plan.rows_per_round + sum(replay))
-    least = answers / ANSWERS_PER_SECOND[1] + rows / ROWS_PER_SECOND[1] + START_SECONDS[0] * (evaluations + rounds)
-    most = answers / ANSWERS_PER_SECOND[0] + rows / ROWS_PER_SECOND[0] + START_SECONDS[1] * (evaluations + rounds)
+    trainings = [config.plan.rows_per_round + again for again in replay]
+    rows = config.training.epochs * (sum(trainings) + sum(trainings[rounds - controls :]))
+    least = (
+        answers / ANSWERS_PER_SECOND[1]
+        + rows / ROWS_PER_SECOND[1]
+        + START_SECONDS[0] * (evaluations + rounds + controls)
+    )
+    most = (
+        answers / ANSWERS_PER_SECOND[0]
+        + rows / ROWS_PER_SECOND[0]
+        + START_SECONDS[1] * (evaluations + rounds + controls)
+    )
     gate = (splits.gate, DISCORDANT_SHARE, config.gate.alpha, config.gate.retrain_sd)
     sizes = detectable_gain(*gate), false_accept_rate(*gate)
-    disk = _disk_bytes(config, answers)
+    disk = _disk_bytes(config, answers, rounds + controls)
     cache = SMOLLM2_BYTES if config.student.base == SMOLLM2 and find_base(SMOLLM2) is None else 0
     return Forecast(answers, rows, (least / 60, most / 60), *sizes, disk, cache)
 
@@ -106,18 +119,18 @@ def adapter_bytes(config: Config) -> int | None:
     return None if sizes is None else 4 * adapter_count(sizes, config.training.rank)
 
 
-def _disk_bytes(config: Config, answers: int) -> int | None:
-    """Every round's adapter stays, rolled back or not; none is there twice, for a finished draft is renamed."""
+def _disk_bytes(config: Config, answers: int, adapters: int) -> int | None:
+    """Every training's adapter stays, rolled back or not; none is there twice, for a finished draft is renamed."""
     adapter, splits = adapter_bytes(config), config.data.splits
     if adapter is None:
         return None
     pool = len(config.data.tasks) * config.data.per_task if isinstance(config.data, GeneratorData) else splits.pool or 0
     held_out = splits.probe + splits.gate + splits.final + _extra_items(config)
-    examples = held_out + pool + config.rounds * config.plan.rows_per_round
+    examples = held_out + pool + adapters * config.plan.rows_per_round
     # One split's journal is there beside its answers: at most the largest one's.
     journal = max(splits.final, *(source.items for source in config.extra.values())) if config.extra else splits.final
     texts = BYTES_PER_ANSWER * (answers + journal) + BYTES_PER_EXAMPLE * examples
-    return config.rounds * adapter + texts
+    return adapters * adapter + texts
 
 
 def leaving(config: Config) -> list[str]:
@@ -182,7 +195,8 @@ def print_forecast(config: Config) -> None:
     table.add_row("rounds", str(config.rounds))
     extra = f", at most {_extra_answers(config):,} of them to extra sets" if config.extra else ""
     table.add_row("student answers", f"{made.answers:,}{extra}")
-    table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included)")
+    controls = "" if config.control == "none" else ", the control's too"
+    table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included{controls})")
     waits = "" if config.teacher.kind == "offline" else ", the teacher's not counted"
     if config.student.base in (SMOLLM2, "fake"):
         table.add_row("time on 2 CPU cores", f"{floor(made.minutes[0])} to {ceil(made.minutes[1])} minutes{waits}")

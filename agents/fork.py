@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agents.reporting import OPENINGS
+from agents.final import OPENINGS
 from agents.session import check_gate, new_folder, open_run, write_first_files
 from curriculum.config import Config, flatten, load_config
 from curriculum.errors import RunDirError
@@ -89,7 +89,8 @@ def _stages(run: RunDir, reports: Sequence[RoundReport]) -> list[Path]:
     """The stages that rounds share: what a run does once but its final test, the rounds, the adapters' answers."""
     once = [p.parent for p in run.path.glob(f"*/{DONE}") if p.parent.name != "final"]
     rounds = [p.parent for r in reports for p in run.path.glob(f"round_{r.round:02d}/*/{DONE}")]
-    adapters = [BASE, *(r.candidate for r in reports if r.candidate)]
+    controls = [r.control.control.adapter for r in reports if r.control]
+    adapters = [BASE, *(r.candidate for r in reports if r.candidate), *controls]
     answers = [p.parent for adapter in adapters for p in (run.stage_path("answers") / adapter).glob(f"*/{DONE}")]
     stages = sorted([*once, *rounds, *answers])
     for stage in stages:

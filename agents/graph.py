@@ -16,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl, Runtime
 from langgraph.types import RetryPolicy, interrupt
 
-from agents import decisions, nodes, prepare, reporting, teach
+from agents import control, decisions, final, nodes, prepare, reporting, teach
 from agents.loop import Loop, State
 from curriculum.errors import StopRequested, StudentError, TrainingError
 
@@ -33,8 +33,9 @@ NODES: dict[str, Node] = {
     "build": teach.build,
     "train": teach.train,
     "gate": decisions.gate,
+    "control": control.control,
     "report": reporting.report,
-    "finish": reporting.finish,
+    "finish": final.finish,
 }
 STEPS_PER_ROUND = len(NODES)
 """More graph steps than a round can take; bounds the recursion."""
@@ -67,7 +68,13 @@ def build_graph() -> CompiledStateGraph[State, Loop, State, State]:
     graph.add_conditional_edges("profile", partial(_route, after_profile), ["plan", "gate"])
     graph.add_edge("plan", "approve")
     graph.add_conditional_edges("approve", partial(_route, after_approve), ["build", "report"])
-    for before, after in [("build", "train"), ("train", "gate"), ("gate", "report"), ("finish", END)]:
+    for before, after in [
+        ("build", "train"),
+        ("train", "gate"),
+        ("gate", "control"),
+        ("control", "report"),
+        ("finish", END),
+    ]:
         graph.add_edge(before, after)
     graph.add_conditional_edges("report", partial(_route, after_report), ["evaluate", "finish"])
     return graph.compile(checkpointer=InMemorySaver())
@@ -109,12 +116,12 @@ def run_plain(loop: Loop) -> State:
     while True:
         step("evaluate", "diagnose", "profile")
         if after_profile(loop, state) == "gate":
-            step("gate", "report")
+            step("gate", "control", "report")
         else:
             step("plan", "approve")
             if state["waiting_for"]:
                 return state
-            step(*(["build", "train", "gate"] if after_approve(loop, state) == "build" else []), "report")
+            step(*(["build", "train", "gate", "control"] if after_approve(loop, state) == "build" else []), "report")
         if after_report(loop, state) == "finish":
             step("finish")
             return state

@@ -10,7 +10,7 @@ from curriculum.allocation import Measurement
 from curriculum.mastery import Mastery
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import PastRound
-from curriculum.records import Example
+from curriculum.records import BASE, Example
 from curriculum.round_records import DroppedRow, GateDecision, MissingSkillProfile, TrainingRow
 from curriculum.rundir import read_record, read_records
 
@@ -30,6 +30,15 @@ def gate_decision(loop: Loop, round_: int) -> GateDecision:
 def gate_folder(loop: Loop, round_: int) -> Path:
     """The folder of a round's gate stage."""
     return loop.run.round_stage(round_, "gate")
+
+
+def adapter_before(loop: Loop, round_: int) -> tuple[str, int]:
+    """The adapter that was current before a round's gate, and the round that trained it."""
+    for earlier in range(round_ - 1, 0, -1):
+        decision = gate_decision(loop, earlier)
+        if decision.decision == "accepted" and decision.candidate:
+            return decision.candidate, earlier
+    return BASE, 0
 
 
 def past_rounds(loop: Loop, before: int) -> list[PastRound]:

@@ -1,4 +1,4 @@
-"""The nodes `report` and `finish`, and the pages made from what they wrote.
+"""The node `report`, and the pages made from what it and the final test wrote.
 
 A round's report and the final test are stages with canonical files; `report.json` puts them together.
 `report.html` and `report.md` are views of it with the times added, made anew whenever something is done.
@@ -6,12 +6,12 @@ A round's report and the final test are stages with canonical files; `report.jso
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import SERVING, ask_without_gold, evaluate_extra, evaluate_split
-from agents.history import ALLOCATION, gate_decision, read_mastery, read_profile
+from agents.control import compared, has_control, pair_folders
+from agents.evaluation import SERVING, ask_without_gold, evaluate_split
+from agents.history import ALLOCATION, adapter_before, gate_decision, read_mastery, read_profile
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
 from agents.recorded_usage import FORECAST, role_timings
@@ -22,9 +22,9 @@ from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.judging import JudgeReport, judge_report
-from curriculum.records import BASE, Arm, Diagnosis, Grade
+from curriculum.records import Diagnosis, Grade
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read_timings
-from curriculum.report_build import ArmGrades, RoundRecords, final_report, round_report
+from curriculum.report_build import RoundRecords, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import cut_words, decision_words
@@ -32,30 +32,27 @@ from curriculum.round_records import Adapter, Allocation, DroppedRow, Serving, T
 from curriculum.rundir import (
     DONE,
     RunDir,
-    append_line,
     finished_rounds,
     read_json,
     read_record,
     read_records,
     write_atomic,
-    write_json,
     write_record,
 )
 from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherForecast, TeacherReport
-from student.interface import AdapterFiles
-
-OPENINGS = "final_openings.jsonl"
-"""Every opening of the final split, with its time: not canonical, it is a log."""
 
 
 def report(loop: Loop, state: State) -> State:
     """Puts a round together, and moves on to the next."""
     round_ = state["round"]
-    stages = [s for s in sorted((loop.run.path / f"round_{round_:02d}").iterdir()) if s.name != "report"]
-    probe = loop.adapter_files(*_current_before(loop, state))
-    answered = evaluate_split(loop, probe, "probe")
+    stages = [s.parent for s in sorted((loop.run.path / f"round_{round_:02d}").glob(f"*/{DONE}"))]
+    stages = [s for s in stages if s.name != "report"]
+    if round_ and has_control(loop, round_):
+        stages += pair_folders(loop, round_, "gate")
+    probe = loop.adapter_files(*adapter_before(loop, round_))
+    on_probe = evaluate_split(loop, probe, "probe")
     asked = [a.folder for a in ask_without_gold(loop, probe)]
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), answered.folder, *asked, *stages)
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), on_probe.folder, *asked, *stages)
 
     def work(folder: Path) -> Mapping[str, Any]:
         made = round_report(_round_records(loop, state), loop.examples, loop.labels)
@@ -76,18 +73,9 @@ def report(loop: Loop, state: State) -> State:
     return update
 
 
-def _current_before(loop: Loop, state: State) -> tuple[str, int]:
-    """The adapter that was current before this round's gate, and the round that trained it."""
-    for round_ in range(state["round"] - 1, 0, -1):
-        decision = gate_decision(loop, round_)
-        if decision.decision == "accepted" and decision.candidate:
-            return decision.candidate, round_
-    return BASE, 0
-
-
 def _round_records(loop: Loop, state: State) -> RoundRecords:
     round_ = state["round"]
-    current = loop.adapter_files(*_current_before(loop, state))
+    current = loop.adapter_files(*adapter_before(loop, round_))
     before = evaluate_split(loop, current, "gate")
     probe = evaluate_split(loop, current, "probe")
 
@@ -127,41 +115,8 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         losses=curves["losses"],
         gradient_norms=curves.get("gradient_norms", ()),
         max_grad_norm=loop.config.training.max_grad_norm,
+        control=compared(loop, round_, "gate") if has_control(loop, round_) else None,
     )
-
-
-def finish(loop: Loop, state: State) -> State:
-    """The final test and the extra sets: the base, the base with few-shot examples, the last accepted adapter.
-
-    Nothing is decided after it, and each adapter answers once.
-    """
-    adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
-    base = loop.adapter_files(BASE, 0)
-    arms: list[tuple[AdapterFiles, Arm]] = [(base, "plain"), (base, "few_shot"), (adapter, "plain")]
-    final = []
-    for files, arm in arms:
-        if not (loop.run.stage_path("answers") / files.name / _final_name(arm) / DONE).exists():
-            opening = {"schema_version": 1, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-            append_line(loop.run.path / OPENINGS, opening | {"adapter": files.name, "arm": arm})
-        final.append(evaluate_split(loop, files, "final", arm))
-    extra = {name: [evaluate_extra(loop, files, name, arm) for files, arm in arms] for name in loop.extra}
-
-    def work(folder: Path) -> Mapping[str, Any]:
-        opened = f"opened for base, base with few-shot examples and {adapter.name}; every opening is in {OPENINGS}"
-        sets = {name: ArmGrades(*(e.grades for e in answered)) for name, answered in extra.items()}
-        made = final_report(
-            loop.labels, ArmGrades(*(e.grades for e in final)), adapter.name, opened, sets, loop.config.retention_sets
-        )
-        write_json(folder / "final.json", {"schema_version": 1, "final": made.model_dump(mode="json")})
-        return {}
-
-    folders = [e.folder for answered in (final, *extra.values()) for e in answered]
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), *dict.fromkeys(folders))
-    return loop.stage(loop.run.stage_path("final"), inputs, work)
-
-
-def _final_name(arm: Arm) -> str:
-    return "final" if arm == "plain" else f"final_{arm}"
 
 
 def write_pages(run: RunDir, config: Config) -> RunReport:

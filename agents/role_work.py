@@ -177,6 +177,9 @@ def _judged(end: End) -> list[_Judged]:
         signals = end.config.student.signals
         if end.most:
             answers = end.rounds * splits["probe"] + (end.rounds + once) * splits["gate"] + ARMS * splits["final"]
+            if end.config.control != "none":
+                controls = end.rounds if end.config.control == "every_round" else 1
+                answers += controls * splits["gate"] + 2 * splits["final"]
             if signals:
                 measured = splits["pool"] * once if signals.difficulty == "measured" else 0
                 answers += signals.samples * (end.rounds * splits["probe"] + measured)

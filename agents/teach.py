@@ -24,12 +24,12 @@ from student.interface import Progress, TrainingResult, TrainingSettings
 def build(loop: Loop, state: State) -> State:
     """Pool rows, newly written rows and replay become the round's training set."""
     round_ = state["round"]
-    earlier = [stage for r in range(1, round_) for stage in _round_outputs(loop, r)]
+    earlier = earlier_outputs(loop, round_)
     inputs = stage_inputs(loop, loop.run.stage_path("label"), loop.run.round_stage(round_, "approve"), *earlier)
 
     def work(folder: Path) -> Mapping[str, Any]:
         plan = loop.plan(round_)
-        written, labels, dropped, failures = _write(loop, plan)
+        written, labels, dropped, failures = write_rows(loop, plan)
         accepted = [row for r in accepted_rounds(loop, round_) for row in loop.new_rows(r)]
         used = Counter(row.example_id for row in accepted)
         drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
@@ -63,11 +63,12 @@ def build(loop: Loop, state: State) -> State:
     return loop.stage(loop.run.round_stage(round_, "build"), inputs, work)
 
 
-def _round_outputs(loop: Loop, round_: int) -> list[Path]:
-    return [loop.run.round_stage(round_, "build"), gate_folder(loop, round_)]
+def earlier_outputs(loop: Loop, round_: int) -> list[Path]:
+    """The stages that say which rows earlier rounds added, and which of those were accepted."""
+    return [s for r in range(1, round_) for s in (loop.run.round_stage(r, "build"), gate_folder(loop, r))]
 
 
-class _Made(NamedTuple):
+class Made(NamedTuple):
     """What a round had written: each example with the skill it was written for, and what became of the others."""
 
     rows: list[tuple[Example, str]]
@@ -76,10 +77,10 @@ class _Made(NamedTuple):
     failures: list[TeacherFailure]
 
 
-def _write(loop: Loop, plan: RoundPlan) -> _Made:
+def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     """New examples as the plan orders them."""
     if not plan.written_rows:
-        return _Made([], [], [], [])
+        return Made([], [], [], [])
     held_out = loop.held_out()
     seen, taken = SeenQuestions(), set[str]()
 
@@ -121,11 +122,27 @@ def _write(loop: Loop, plan: RoundPlan) -> _Made:
         if e.id in rejected
     ]
     kept.sort(key=lambda pair: pair[0].id)
-    return _Made(kept, [labels[e.id] for e, _ in kept], dropped, failures)
+    return Made(kept, [labels[e.id] for e, _ in kept], dropped, failures)
 
 
 def train(loop: Loop, state: State) -> State:
     """A LoRA adapter on the base, trained on the round's training set."""
+    try:
+        return train_adapter(loop, state)
+    except TrainingError as error:
+        before = state["round"] - 1
+        raise UserError(
+            f"{error}\nThe settings of training are the run's identity: let others take over after round {before} "
+            f"with: tutelage fork {loop.run.path} --round {before} --set training.KEY=VALUE"
+        ) from None
+
+
+def train_adapter(loop: Loop, state: State) -> State:
+    """The same, for callers with advice of their own.
+
+    Raises:
+        TrainingError: the loss diverged or became NaN, or memory ran out; the message says what to change.
+    """
     round_ = state["round"]
     built = loop.run.round_stage(round_, "build")
     plan = loop.plan(round_)
@@ -139,47 +156,52 @@ def train(loop: Loop, state: State) -> State:
     }
 
     def work(folder: Path) -> Mapping[str, Any]:
-        for unfinished in folder.iterdir():
-            if unfinished.is_dir():  # an adapter of an attempt that did not finish: nothing says it is whole
-                shutil.rmtree(unfinished)
-        rows = read_records(built / "training_set.jsonl", TrainingRow)
-        draft = folder / "draft"
-        what = f"training round {round_}"
-        try:
-            result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
-        except TrainingError as error:
-            raise UserError(
-                f"{error}\nThe settings of training are the run's identity: let others take over after round "
-                f"{round_ - 1} with: tutelage fork {loop.run.path} --round {round_ - 1} --set training.KEY=VALUE"
-            ) from None
-        files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
-        rows_hash = file_hash(built / "training_set.jsonl")
-        adapter = Adapter(
-            name=f"{loop.name}-r{round_:02d}-{content_id([files, rows_hash], 8)}",
-            run=loop.name,
-            round=round_,
-            base=loop.student.base_name,
-            base_hash=loop.base_hash,
-            files=files,
-            training_set_hash=rows_hash,
-            rows=len(rows) - len(result.dropped),
-            training_tokens=result.training_tokens,
-            target_tokens=result.target_tokens,
-            steps=result.steps,
-            first_loss=result.losses[0],
-            last_loss=result.losses[-1],
-        )
-        draft.rename(folder / adapter.name)
-        by_id = {row.id: row for row in rows}
-        write_records(
-            folder / "dropped.jsonl", [_too_long(by_id[i], loop.config.training.max_length) for i in result.dropped]
-        )
-        write_json(folder / "losses.json", {"schema_version": 1, **_curves(result)})
-        write_record(folder / "adapter.json", adapter)
-        record_tokens(folder, result.training_tokens)
-        return {"candidate": adapter.name}
+        return {"candidate": fit_adapter(loop, round_, built / "training_set.jsonl", settings, folder).name}
 
     return loop.stage(loop.run.round_stage(round_, "train"), inputs, work)
+
+
+def fit_adapter(
+    loop: Loop, round_: int, rows_file: Path, settings: TrainingSettings, folder: Path, arm: str = ""
+) -> Adapter:
+    """Trains an adapter on the rows of a file and writes it, with its record and its curves, into a stage's folder.
+
+    Raises:
+        TrainingError: the loss diverged or became NaN, or memory ran out; the message says what to change.
+    """
+    for unfinished in folder.iterdir():
+        if unfinished.is_dir():  # an adapter of an attempt that did not finish: nothing says it is whole
+            shutil.rmtree(unfinished)
+    rows = read_records(rows_file, TrainingRow)
+    draft = folder / "draft"
+    what = f"training {f'the {arm} of ' if arm else ''}round {round_}"
+    result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
+    files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
+    rows_hash = file_hash(rows_file)
+    adapter = Adapter(
+        name=f"{loop.name}-r{round_:02d}-{f'{arm}-' if arm else ''}{content_id([files, rows_hash], 8)}",
+        run=loop.name,
+        round=round_,
+        base=loop.student.base_name,
+        base_hash=loop.base_hash,
+        files=files,
+        training_set_hash=rows_hash,
+        rows=len(rows) - len(result.dropped),
+        training_tokens=result.training_tokens,
+        target_tokens=result.target_tokens,
+        steps=result.steps,
+        first_loss=result.losses[0],
+        last_loss=result.losses[-1],
+    )
+    draft.rename(folder / adapter.name)
+    by_id = {row.id: row for row in rows}
+    write_records(
+        folder / "dropped.jsonl", [_too_long(by_id[i], loop.config.training.max_length) for i in result.dropped]
+    )
+    write_json(folder / "losses.json", {"schema_version": 1, **_curves(result)})
+    write_record(folder / "adapter.json", adapter)
+    record_tokens(folder, result.training_tokens)
+    return adapter
 
 
 def _curves(result: TrainingResult) -> dict[str, Sequence[float]]:

@@ -96,6 +96,7 @@ def points(report: RunReport) -> list[Point]:
         made += _change("gate/change", r.round, r.change)
         made += [Point("gate/accepted", r.round, float(r.decision == "accepted"))] if r.candidate else []
         made += _skills("gate", r.round, r.skills)
+        made += _change("control/targeted_minus_control", r.round, r.control.change if r.control else None)
         if r.training:
             for name, curve in (("loss", r.training.losses), ("gradient_norm", r.training.gradient_norms)):
                 made += [Point(f"train/{name}", steps + i, value) for i, value in enumerate(curve, 1)]

@@ -130,6 +130,11 @@ class Config(Section):
         description="who else gets what the report says, in runs_dir/trackers; W&B offline",
         json_schema_extra=OPERATIONAL,
     )
+    control: Literal["none", "last_round", "every_round"] = Field(
+        default="none",
+        description="after which rounds a training with untargeted rows is made, to compare with; it decides nothing",
+        json_schema_extra=OPERATIONAL,
+    )
     data: Annotated[GeneratorData | FileData, Field(discriminator="kind")]
     extra: dict[ExtraName, ExtraSource] = Field(
         default_factory=dict,

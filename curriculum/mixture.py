@@ -161,26 +161,32 @@ def draw_pool(plan: RoundPlan, pool: Pool, used: Mapping[str, int], max_repeats:
         used: example id → uses in the rows of accepted rounds; 0 where absent.
         max_repeats: most uses of one example, at least 1.
     """
-    room = np.full(len(pool.ids), max_repeats)
-    for id_, uses in used.items():
-        at = bisect_left(pool.ids, id_)
-        if pool.ids[at : at + 1] == [id_]:
-            room[at] -= uses
+    room = room_left(pool, used, max_repeats)
     drawn: Counter[tuple[str, str]] = Counter()
     moved = {}
     for part in sorted(plan.skills, key=lambda s: s.skill):
         members = pool.members.get(part.skill, NOBODY)
-        dealt = _deal(members, part.pool_rows, room, random.Random(content_id([plan.seed, part.skill])))
+        dealt = deal(members, part.pool_rows, room, random.Random(content_id([plan.seed, part.skill])))
         drawn.update({(part.skill, pool.ids[at]): rows for at, rows in dealt.items()})
         if dealt.total() < part.pool_rows:
             moved[part.skill] = part.pool_rows - dealt.total()
-    rest = _deal(np.arange(len(room)), sum(moved.values()), room, random.Random(content_id([plan.seed])))
+    rest = deal(np.arange(len(room)), sum(moved.values()), room, random.Random(content_id([plan.seed])))
     drawn.update({(min(pool.skills[at]), pool.ids[at]): rows for at, rows in rest.items()})
     draws = tuple(Draw(id_, skill, rows) for (skill, id_), rows in sorted(drawn.items()))
     return PoolDraw(draws, moved, shortfall=sum(moved.values()) - rest.total())
 
 
-def _deal(items: Positions, rows: int, room: Positions, generator: random.Random) -> Counter[int]:
+def room_left(pool: Pool, used: Mapping[str, int], max_repeats: int) -> Positions:
+    """How often each example of the pool may still be used: [n_examples]."""
+    room = np.full(len(pool.ids), max_repeats)
+    for id_, uses in used.items():
+        at = bisect_left(pool.ids, id_)
+        if pool.ids[at : at + 1] == [id_]:
+            room[at] -= uses
+    return room
+
+
+def deal(items: Positions, rows: int, room: Positions, generator: random.Random) -> Counter[int]:
     """Gives a row to each item with room, turn after turn, the last turn to a sample; takes the room it uses."""
     dealt: Counter[int] = Counter()
     while rows and len(turn := items[room[items] > 0]):

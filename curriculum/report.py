@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from curriculum.agreement import Repeatability
+from curriculum.control import ControlReport
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
@@ -68,6 +69,11 @@ class FinalReport(ArmsReport):
     )
     skills: tuple[GateSkill, ...] = Field(description="base and adapter on the final split, one a skill")
     opened: str = Field(description="for whom the final split was opened, and where every opening is logged")
+    control: ControlReport | None = Field(
+        default=None,
+        description="the last candidate that has a control, accepted or not, against it",
+        exclude_if=lambda value: value is None,
+    )
     extra: tuple[ExtraReport, ...] = Field(default=(), description="the extra sets, sorted by name")
 
 
@@ -157,6 +163,11 @@ class RoundReport(GateDecision):
     probe: ProbeReport | None
     plan: RoundPlan | None
     allocation: Allocation | None = Field(default=None, description="shares of the skills under every rule")
+    control: ControlReport | None = Field(
+        default=None,
+        description="the candidate against its control on the gate split; it decides nothing",
+        exclude_if=lambda value: value is None,
+    )
     mastery: Mastery | None = Field(
         default=None, description="each skill's state by the probe answers before this round's teaching"
     )

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from curriculum.agreement import Repeatability
+from curriculum.control import ControlReport
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.mastery import Mastery
@@ -71,6 +72,7 @@ class RoundRecords(NamedTuple):
     plan: RoundPlan | None = None
     allocation: Allocation | None = None
     mastery: Mastery | None = None
+    control: ControlReport | None = None
     rows: Sequence[TrainingRow] = ()
     dropped: Sequence[DroppedRow] = ()
     adapter: Adapter | None = None
@@ -100,6 +102,7 @@ def round_report(
         plan=records.plan,
         allocation=records.allocation,
         mastery=records.mastery,
+        control=records.control,
         mixture=_mixture(records.rows),
         dropped=_dropped(records.dropped),
         training=_training(records, records.adapter) if records.adapter else None,

@@ -1,11 +1,12 @@
-"""How a report words what is remembered of skills, and what was or was not forgotten.
+"""How a report words what is remembered of skills, and what was forgotten, and what a control shows.
 
 Takes values of a report and returns plain text, not escaped for any medium, as `report_words` does.
 """
 
+from curriculum.control import ControlReport
 from curriculum.mastery import Mastery, SkillMastery
-from curriculum.report import FinalReport, RoundReport
-from curriculum.report_words import NONE
+from curriculum.report import FinalReport, RoundReport, RunReport
+from curriculum.report_words import NONE, change_words, points, rate_words, written_words
 from curriculum.retention import regressed
 from curriculum.round_records import GateSkill
 
@@ -94,3 +95,42 @@ NEVER_SELECT = (
     "Extra sets never select: no profile, plan, training set, gate or stop rule saw them, and no training row repeats "
     "one of their questions."
 )
+
+
+def control_words(report: RunReport, made: ControlReport, split: str) -> list[str]:
+    """What the control was, how the targeted candidate compares with it, and what that can and cannot show."""
+    control, targeted = made.control, made.targeted
+    parts = [f"{control.pool} drawn from the pool"] if control.pool else []
+    parts += [f"{control.written} generated, as many of every skill and level"] if control.written else []
+    was = (
+        f"The control of round {made.round}: {control.pool + control.written} untargeted rows ({', '.join(parts)}) in "
+        f"place of {targeted.pool + targeted.written} targeted ones, with the same {control.replay} replayed rows, "
+        f"seed, start and settings; {control.steps} steps and {control.training_tokens:,} tokens, the targeted "
+        f"{targeted.steps} and {targeted.training_tokens:,}. It was never up for acceptance."
+    )
+    if targeted.written and not control.written:
+        was += (
+            f" {targeted.written} targeted rows were {written_words(report)}, and for them pool rows stand in: the "
+            "comparison is of targeting and of who wrote the rows, together."
+        )
+    compared = (
+        f"Targeted {rate_words(targeted.rate)}, control {rate_words(control.rate)} on the {split} split; targeted − "
+        f"control {change_words(made.change)} points; {points(made.seed_low)} to {points(made.seed_high)} with what "
+        f"another seed would change (gate.retrain_sd, {100 * made.seed_sd:.1f} points)."
+    )
+    return [was, compared, f"{_verdict(made)} {SELECTED if split == 'gate' else ''}".strip()]
+
+
+def _verdict(made: ControlReport) -> str:
+    if made.seed_low is None or made.seed_high is None:
+        return "No item was answered by both: nothing can be said."
+    sure = made.seed_low > 0 or made.seed_high < 0
+    said = "more than another seed of that noise explains" if sure else "no more than another seed could have made"
+    return f"The difference is {said}. {ONE_SEED}"
+
+
+ONE_SEED = (
+    "One training seed each: the interval over items says whether these two adapters differ, the wider one whether two "
+    "other seeds would; that targeting is the cause, and what it brings on average, only several seeds of both show."
+)
+SELECTED = "The gate chose by these items: an accepted candidate is flattered on them, its control is not."

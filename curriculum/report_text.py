@@ -89,6 +89,8 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
     if report.final:
         parts.append(_skill_table("Skills on the final split, base → adapter", report.final.skills))
         parts.append(safe_text(words.format_words(report.final)))
+        if report.final.control:
+            parts += _said(*report_evidence.control_words(report, report.final.control, "final"))
         if report.final.extra:
             parts.append(_extra_table(report.final))
     elif report.rounds:
@@ -135,6 +137,9 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         words.probe_words(round_),
         words.health_words(round_.training) if round_.training else "",
     )
+    if round_.control:
+        parts.append(_skill_table("Control → targeted, on the gate split", round_.control.skills))
+        parts += _said(*report_evidence.control_words(report, round_.control, "gate"))
     for failure in round_.failures:
         parts.append(safe_text(f"\n{words.failure_words(failure)} · {', '.join(failure.skills)}", "bold"))
         parts.append(safe_text(failure.question))

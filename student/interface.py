@@ -35,6 +35,8 @@ class TrainingSettings(NamedTuple):
     seed: int
     start: Path | None
     """The folder of the adapter to go on from; none for a fresh one."""
+    steps: int | None = None
+    """Optimizer steps, where they are given: the last batches are left out, or the first ones taken again."""
 
 
 class Progress(NamedTuple):

@@ -126,6 +126,7 @@ class LocalStudent:
             "rows": [self._row(row) for row in rows],
             "training": training.model_dump(),
             "seed": settings.seed,
+            "steps": settings.steps,
             "start": str(settings.start) if settings.start else None,
             "folder": str(folder.absolute()),
             "log": str(log.absolute()),

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,7 +49,8 @@ class TrainingData(NamedTuple):
 
 
 def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
-    """Trains on a job: `base`, `base_name`, `dtype`, `threads`, `rows`, `training`, `seed`, `start`, `folder`.
+    """Trains on a job: `base`, `base_name`, `dtype`, `threads`, `rows`, `training`, `seed`, `start`, `folder`,
+    and `steps`, which may be none.
 
     Where there is a GPU it trains there. Of several processes (`student.data_parallel`) rank 0 writes the adapter.
 
@@ -71,7 +73,7 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
         torch.manual_seed(job["seed"] + rank)  # the adapter is the same on all; dropout must not be
     losses: list[float] = []
     gradient_norms: list[float] = []
-    for event in fit(model, data, training, pad_id(tokenizer), job["seed"], rank, ranks):
+    for event in fit(model, data, training, pad_id(tokenizer), job["seed"], rank, ranks, job["steps"]):
         losses.append(event["loss"])
         gradient_norms.append(event["gradient_norm"])
         yield event
@@ -86,7 +88,7 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
             f"{job['folder']}: expected to write the adapter, got: {error}. Free some space or mend the folder's "
             "rights, then go on with: tutelage resume RUN"
         ) from None
-    taught = [row for number in range(training.epochs) for row in data.epoch(number)]
+    taught = [row for members, _ in seeded_batches(data, training, job["seed"], job["steps"]) for row in members]
     yield {
         "steps": len(losses),
         "training_tokens": sum(len(row.input_ids) for row in taught),
@@ -114,8 +116,28 @@ def encode_rows(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max
     return data
 
 
+def seeded_batches(
+    data: TrainingData, training: TrainingConfig, seed: int, steps: int | None = None
+) -> list[tuple[list[EncodedRow], list[float]]]:
+    """The batches of all epochs, each with its rows' weights; see `TrainingSettings.steps`."""
+    generator = random.Random(seed)
+    batches = []
+    for number in range(training.epochs):
+        rows = data.epoch(number)
+        drawn = draw_batches([len(row.input_ids) for row in rows], training.batch_tokens, generator)
+        batches += [([rows[i] for i in batch], [data.weights[i] for i in batch]) for batch in drawn]
+    return batches if steps is None else list(islice(cycle(batches), steps))
+
+
 def fit(
-    model: Any, data: TrainingData, training: TrainingConfig, pad: int, seed: int, rank: int = 0, ranks: int = 1
+    model: Any,
+    data: TrainingData,
+    training: TrainingConfig,
+    pad: int,
+    seed: int,
+    rank: int = 0,
+    ranks: int = 1,
+    steps: int | None = None,
 ) -> Iterator[Event]:
     """Trains the adapter of a model in place; yields `step`, `total`, `loss` and `gradient_norm` after each.
 
@@ -126,12 +148,7 @@ def fit(
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=training.weight_decay, fused=True)
-    generator = random.Random(seed)
-    batches = []
-    for number in range(training.epochs):
-        rows = data.epoch(number)
-        drawn = draw_batches([len(row.input_ids) for row in rows], training.batch_tokens, generator)
-        batches += [([rows[i] for i in batch], [data.weights[i] for i in batch]) for batch in drawn]
+    batches = seeded_batches(data, training, seed, steps)
     losses: list[float] = []
     model.train()
     for step, (members, weights) in enumerate(batches):

@@ -220,12 +220,35 @@ def test_a_failed_training_leaves_no_adapter(tmp_path):
         "rows": [row] * 8,
         "training": training.model_dump(),
         "seed": 0,
+        "steps": None,
         "start": None,
         "folder": str(tmp_path / "adapter"),
     }
     with pytest.raises(TrainingError, match=r"lower training\.learning_rate"):
         list(train(job))
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_training_makes_as_many_steps_as_it_is_told(tmp_path, steps):
+    row = {"messages": [{"role": "user", "content": "x"}], "targets": ["19"], "weight": 1.0}
+    job = {
+        "base": str(make_tiny_model(tmp_path / "tiny")),
+        "base_name": "tiny",
+        "dtype": "float32",
+        "threads": 1,
+        "rows": [row | {"id": str(n)} for n in range(8)],
+        "training": TRAINING.model_copy(update={"batch_tokens": 1, "epochs": 1}).model_dump(),
+        "seed": 0,
+        "steps": steps,
+        "start": None,
+        "folder": str(tmp_path / "adapter"),
+    }
+    *events, last = train(job)
+    assert [event["step"] for event in events] == [*range(1, steps + 1)]
+    assert (last["steps"], len(last["losses"])) == (steps, steps)
+    _, whole = [*train(job | {"steps": 8, "folder": str(tmp_path / "all")})][-2:]
+    assert last["training_tokens"] * 8 == whole["training_tokens"] * steps
 
 
 def taught_rows(count):
