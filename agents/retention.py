@@ -1,6 +1,5 @@
 """What a candidate must not forget, as both adapters answer it: the retention set of a round's gate."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +7,6 @@ from agents.evaluation import Evaluation, evaluate_extra
 from agents.history import gate_decision, read_mastery
 from agents.loop import Loop
 from curriculum.gate import answered_right
-from curriculum.records import Grade
 from curriculum.retention import Kept, regressed
 from student.interface import AdapterFiles
 
@@ -42,8 +40,9 @@ def retained(
     for name in loop.config.retention_sets:
         answered = [evaluate_extra(loop, adapter, name, "plain") for adapter in adapters]
         folders += [of.folder for of in answered]
-        needs = {e.id: tuple(known.intersection(e.skills)) for e in loop.extra[name]}
-        parts.append(Kept(name, "set", *map(_right, answered), needs))
+        of_item = {e.id: known.intersection(e.skills) for e in loop.extra[name]}
+        before, after = (answered_right(of.grades) for of in answered)
+        parts.append(Kept(name, "set", before, after, of_item))
     return Retained(folders, parts)
 
 
@@ -52,8 +51,3 @@ def replay_first(loop: Loop, round_: int) -> tuple[str, ...]:
     slipped = [part.skill for part in read_mastery(loop, round_).skills if part.state == "slipped"]
     fell = regressed(gate_decision(loop, round_ - 1).retention) if round_ > 1 else ()
     return tuple(dict.fromkeys((*slipped, *fell)))
-
-
-def _right(answered: Evaluation) -> dict[str, bool]:
-    grades: Sequence[Grade] = answered.grades
-    return answered_right(grades)

@@ -31,7 +31,7 @@ class Kept(NamedTuple):
     """One part of the retention set, and which of its items the two adapters answered right, by example id."""
 
     name: str
-    kind: Literal["skill", "set"]
+    kind: Literal["skill", "set", "all"]
     before: Mapping[str, bool]
     after: Mapping[str, bool]
     skills: Mapping[str, Collection[str]]
@@ -46,28 +46,27 @@ def retention_parts(kept: Sequence[Kept], retrain_sd: float) -> tuple[RetentionP
         retrain_sd: the config's `gate.retrain_sd`, in shares of 1.
     """
     parts = sorted(kept, key=lambda part: (part.kind != "skill", part.name))
-    rows = [(part.kind, part.name, part.before, part.after, _lost_skills(part)) for part in parts]
     if len(parts) > 1:
         before = {id_: right for part in parts for id_, right in part.before.items()}
         after = {id_: right for part in parts for id_, right in part.after.items()}
-        rows.append(("all", ALL_ITEMS, before, after, ()))
-    changes = [paired_change(before, after) for _, _, before, after, _ in rows]
+        parts.append(Kept(ALL_ITEMS, "all", before, after, {}))
+    changes = [paired_change(part.before, part.after) for part in parts]
     alone = [gate_p_value(c.lost, c.gained, c.n, retrain_sd) if c.n else None for c in changes]
     adjusted = benjamini_hochberg(alone)
     made = []
-    for (kind, name, before, after, skills), change, p, q in zip(rows, changes, alone, adjusted, strict=True):
-        both = before.keys() & after.keys()
+    for part, change, p, q in zip(parts, changes, alone, adjusted, strict=True):
+        both = part.before.keys() & part.after.keys()
         made.append(
             RetentionPart(
-                kind=kind,
-                name=name,
-                before=wilson(sum(before[id_] for id_ in both), len(both)),
-                after=wilson(sum(after[id_] for id_ in both), len(both)),
+                kind=part.kind,
+                name=part.name,
+                before=wilson(sum(part.before[id_] for id_ in both), len(both)),
+                after=wilson(sum(part.after[id_] for id_ in both), len(both)),
                 change=change,
                 p_alone=p,
                 p_value=q,
                 fell=q is not None and q <= REGRESSION_ALPHA,
-                replay=skills if p is not None and p <= REPLAY_ALPHA else (),
+                replay=_lost_skills(part) if p is not None and p <= REPLAY_ALPHA else (),
             )
         )
     return tuple(made)
