@@ -1,6 +1,6 @@
 """How often the retention set rolls a candidate back wrongly, and how often it catches what was forgotten.
 
-Run: python benchmarks/retention_error_rates.py        (one core, under a minute, no model, no network)
+Run: python benchmarks/retention_error_rates.py        (one core, about three minutes, no model, no network)
 
 Simulated candidates against the current adapter: a share of the items is answered right by one of the two only, and the
 true difference of two trainings of one recipe is drawn once a candidate, for all parts alike. False alarms: nothing
