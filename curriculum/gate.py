@@ -25,6 +25,9 @@ MAX_FAILED_SHARE = 0.1
 REGRESSION_ALPHA = 0.05
 """A skill that falls with an adjusted p-value at or below this rolls the candidate back."""
 
+LEAST_TESTED = 6
+"""Items that a skill at one difficulty needs for a test: 2 / 2⁶ is the first two-sided p-value below 0.05."""
+
 Floats = NDArray[np.float64]
 
 
@@ -144,29 +147,32 @@ def _upper_tail(gained: Floats, discordant: Floats, theta: Floats) -> Floats:
 
 
 def skill_changes(
-    before: Mapping[str, bool], after: Mapping[str, bool], labels: Mapping[str, SkillLabel]
+    before: Mapping[str, bool], after: Mapping[str, bool], labels: Mapping[str, SkillLabel], by_difficulty: bool = False
 ) -> tuple[GateSkill, ...]:
-    """Each skill before and after on the items both answered, sorted by skill.
+    """Each skill before and after on the items both answered, sorted by skill; or each skill at each difficulty.
 
     Args:
         before: example id → whether it was answered right.
         after: the same for the candidate; no items at all leaves `after` and `change` without data.
         labels: example id → label. An item counts for every skill it needs.
+        by_difficulty: a row for each skill and difficulty. Those of fewer than six items have no p-value and burden the
+            others with none: whatever is gained or lost there, an exact test has p > 0.05.
     """
-    items: dict[str, set[str]] = {}
+    items: dict[tuple[str, int], set[str]] = {}
     for id_ in before:
         for skill in labels[id_].skills:
-            items.setdefault(skill, set()).add(id_)
+            items.setdefault((skill, labels[id_].difficulty if by_difficulty else 0), set()).add(id_)
     rows = []
-    for skill, ids in sorted(items.items()):
+    for cell, ids in sorted(items.items()):
         old = {id_: before[id_] for id_ in ids}
         new = {id_: after[id_] for id_ in ids if id_ in after}
-        rows.append((skill, wilson(sum(old.values()), len(old)), wilson(sum(new.values()), len(new)), old, new))
+        rows.append((cell, wilson(sum(old.values()), len(old)), wilson(sum(new.values()), len(new)), old, new))
     changes = [paired_change(old, new) for *_, old, new in rows]
-    p_values = benjamini_hochberg([mcnemar_p(c.gained, c.lost) if c.n else None for c in changes])
+    least = LEAST_TESTED if by_difficulty else 1
+    p_values = benjamini_hochberg([mcnemar_p(c.gained, c.lost) if c.n >= least else None for c in changes])
     return tuple(
-        GateSkill(skill=skill, before=old_rate, after=new_rate, change=change, p_value=p)
-        for (skill, old_rate, new_rate, *_), change, p in zip(rows, changes, p_values, strict=True)
+        GateSkill(skill=skill, difficulty=difficulty or None, before=old_rate, after=new_rate, change=change, p_value=p)
+        for ((skill, difficulty), old_rate, new_rate, *_), change, p in zip(rows, changes, p_values, strict=True)
     )
 
 

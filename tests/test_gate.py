@@ -199,3 +199,16 @@ def test_p_values_are_adjusted_for_the_number_of_skills() -> None:
     add, sort = skill_changes(before, after, by_item)
     assert add.p_value == pytest.approx(2 * 2 / 2**6)  # 2 / 2^6 alone, doubled for two skills
     assert sort.p_value == 1.0
+
+
+def test_cells_too_small_for_any_test_burden_no_other() -> None:
+    by_item = {
+        id_: label.model_copy(update={"difficulty": 1 if n < 6 else 2})
+        for n, (id_, label) in enumerate(labels([("add",)] * 11).items())
+    }
+    before, after = dict.fromkeys(by_item, False), dict.fromkeys(by_item, True)
+    easy, hard = skill_changes(before, after, by_item, by_difficulty=True)
+    assert (easy.skill, easy.difficulty, easy.before.n, easy.p_value) == ("add", 1, 6, pytest.approx(2 / 2**6))
+    assert (hard.difficulty, hard.change.gained, hard.p_value) == (2, 5, None)
+    (whole,) = skill_changes(before, after, by_item)
+    assert whole.difficulty is None and "difficulty" not in whole.model_dump()
