@@ -15,6 +15,7 @@ from scipy.special import betainc
 
 from curriculum.config import GateConfig
 from curriculum.errors import StudentError
+from curriculum.looks import Look, next_look
 from curriculum.records import Change, Grade, SkillLabel, Verdict
 from curriculum.round_records import GateDecision, GateSkill
 from curriculum.statistics import benjamini_hochberg, mcnemar_p, paired_change, wilson
@@ -228,6 +229,7 @@ def decide(
     after: Sequence[Grade],
     labels: Mapping[str, SkillLabel],
     config: GateConfig,
+    look: Look | None = None,
 ) -> GateDecision:
     """Accepts the candidate or rolls it back; undecided means that the current adapter stays.
 
@@ -235,6 +237,7 @@ def decide(
         before: grades of the current adapter's answers to the gate items, one an item.
         after: the same for the candidate.
         labels: example id → label, for every gate item.
+        look: the level of this round's test; none: the first and only one of its run.
 
     Raises:
         StudentError: more than a tenth of the items have no verdict in one of the two.
@@ -247,19 +250,22 @@ def decide(
     p_value = gate_p_value(change.gained, change.lost, change.n, config.retrain_sd)
     skills = skill_changes(old, new, labels)
     fallen = [s for s in skills if _fell(s)]
-    accepted = p_value <= config.alpha and not fallen
-    setting = (change.n, (change.gained + change.lost) / change.n, config.alpha, config.retrain_sd)
+    look = look or next_look(round_, round_, config, ())
+    accepted = p_value <= look.level and not fallen
+    setting = (change.n, (change.gained + change.lost) / change.n, look.level, config.retrain_sd)
     return GateDecision(
         round=round_,
         decision="accepted" if accepted else "rolled_back",
-        reason=_reason(change, p_value, config.alpha, fallen),
+        reason=_reason(change, p_value, look.level, fallen),
         current=current,
         candidate=candidate,
         before=wilson(sum(old.values()), len(old)),
         after=wilson(sum(new.values()), len(new)),
         change=change,
         p_value=p_value,
-        rule=_rule(change.n, config),
+        level=look.level,
+        last_round=look.last_round,
+        rule=_rule(round_, change.n, config, look),
         false_accept_rate=false_accept_rate(*setting),
         detectable_gain=detectable_gain(*setting),
         skills=skills,
@@ -280,11 +286,11 @@ def _fell(skill: GateSkill) -> bool:
     return significant and skill.change.lost > skill.change.gained
 
 
-def _reason(change: Change, p_value: float, alpha: float, fallen: Sequence[GateSkill]) -> str:
+def _reason(change: Change, p_value: float, level: float, fallen: Sequence[GateSkill]) -> str:
     counts = f"gained {change.gained} and lost {change.lost} of {change.n} items"
-    verdict = f"p = {p_value:.2g}, at most {alpha:g}"
-    if p_value > alpha:
-        verdict = f"p = {p_value:.2g}, above {alpha:g}: undecided, so the current adapter stays"
+    verdict = f"p = {p_value:.2g}, at most {level:.2g}"
+    if p_value > level:
+        verdict = f"p = {p_value:.2g}, above {level:.2g}: undecided, so the current adapter stays"
     falls = [
         f"skill {s.skill} fell significantly (gained {s.change.gained}, lost {s.change.lost} of {s.change.n}, "
         f"adjusted p = {s.p_value:.2g})"
@@ -293,9 +299,18 @@ def _reason(change: Change, p_value: float, alpha: float, fallen: Sequence[GateS
     return "; ".join([f"{counts}, {verdict}", *falls])
 
 
-def _rule(n: int, config: GateConfig) -> str:
-    return (
-        f"Accept when the exact one-sided test on the discordant of {n} gate items has p ≤ {config.alpha:g} for a "
+def _rule(round_: int, n: int, config: GateConfig, look: Look) -> str:
+    words = (
+        f"Accept when the exact one-sided test on the discordant of {n} gate items has p ≤ {look.level:.2g} for a "
         f"retrain of the same recipe with another seed, whose true accuracy differs by a standard deviation of "
         f"{100 * config.retrain_sd:g} points, and no skill falls with an adjusted p ≤ {REGRESSION_ALPHA:g}."
+    )
+    if look.last_round == 1:
+        return words
+    if config.alpha_per == "round":
+        most = min(1.0, config.alpha * look.last_round)
+        return f"{words} All {look.last_round} rounds together accept such a retrain with probability up to {most:.0%}."
+    return (
+        f"{words} That is round {round_}'s part of gate.alpha {config.alpha:g}: the chance of accepting such a retrain "
+        f"in any of the rounds planned, up to round {look.last_round}."
     )

@@ -300,6 +300,8 @@ class GateDecision(Record):
     after: Rate | None
     change: Change | None
     p_value: float | None
+    level: float | None = Field(default=None, description="the p-value up to which this round accepts; see `looks`")
+    last_round: int | None = Field(default=None, description="the last round that was planned and shares alpha")
     rule: str
     false_accept_rate: float | None = Field(description="for a same-recipe retrain with another seed")
     detectable_gain: float | None = Field(description="smallest true gain accepted with 80 % power, in shares of 1")
