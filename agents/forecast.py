@@ -17,7 +17,7 @@ from agents import footprint
 from curriculum.addresses import is_loopback
 from curriculum.config import Config
 from curriculum.data_config import FileData, FileSource, GeneratorData
-from curriculum.gate import detectable_gain, false_accept_rate
+from curriculum.gate_odds import detectable_gain, false_accept_rate
 from curriculum.looks import next_look
 from curriculum.report_text import add_row, narrow_table, safe_text
 from curriculum.signals import SAMPLES_WITHOUT_GOLD

@@ -24,7 +24,7 @@ from agents.wire import read_key
 from curriculum.config import Config, flatten, load_config
 from curriculum.data_config import FileSource, Source
 from curriculum.errors import ConfigError, RunDirError
-from curriculum.gate import gate_p_value
+from curriculum.gate_odds import gate_p_value
 from curriculum.grading import Grader
 from curriculum.judging import Judge, Judgements, OpenAnswer
 from curriculum.looks import next_look

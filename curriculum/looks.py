@@ -24,9 +24,10 @@ def next_look(round_: int, rounds: int, config: GateConfig, past: Sequence[GateD
     """The level of a round's test.
 
     With `alpha_per: run` it is an even part of what is left of alpha for this round and the planned ones after it. A
-    round that was rolled back has used its part up; one that was accepted gives it back. So the chance that any round
-    accepts a retrain of its current adapter's recipe is at most alpha: until the first such accept, only tests that
-    accepted a real gain got theirs back. Rounds that are added once all planned ones are done share a new alpha.
+    round that was rolled back has used up what a retrain could reach at its level with that many discordant items; one
+    that was accepted has used nothing. So the chance that any round accepts a retrain of its current adapter's recipe
+    is at most alpha: until the first such accept only real gains were accepted. Rounds that are added once all planned
+    ones are done share a new alpha.
 
     Args:
         round_: from 1.
@@ -46,7 +47,7 @@ def next_look(round_: int, rounds: int, config: GateConfig, past: Sequence[GateD
             left = config.alpha
         planned = decision.last_round or decision.round
         if decision.decision != "accepted":
-            left -= config.alpha if decision.level is None else decision.level
+            left -= config.alpha if decision.level_used is None else decision.level_used
     if round_ > planned:
         left = config.alpha
     return Look(max(0.0, left) / (last - round_ + 1), last)

@@ -301,6 +301,9 @@ class GateDecision(Record):
     change: Change | None
     p_value: float | None
     level: float | None = Field(default=None, description="the p-value up to which this round accepts; see `looks`")
+    level_used: float | None = Field(
+        default=None, description="of the level, what a retrain could reach with so many discordant items"
+    )
     last_round: int | None = Field(default=None, description="the last round that was planned and shares alpha")
     rule: str
     false_accept_rate: float | None = Field(description="for a same-recipe retrain with another seed")

@@ -10,16 +10,8 @@ from scipy.stats import binomtest
 
 from curriculum.config import GateConfig
 from curriculum.errors import StudentError
-from curriculum.gate import (
-    baseline,
-    decide,
-    detectable_gain,
-    false_accept_rate,
-    gate_p_value,
-    power,
-    skill_changes,
-    stopped,
-)
+from curriculum.gate import baseline, decide, skill_changes, stopped
+from curriculum.gate_odds import detectable_gain, false_accept_rate, gate_p_value, level_used, power
 from curriculum.records import Grade, SkillLabel, Verdict
 
 counts = st.integers(0, 60)
@@ -101,6 +93,16 @@ def test_nothing_discordant_is_no_evidence() -> None:
 )
 def test_false_accepts_stay_within_alpha(n: int, share: float, alpha: float, noise: float) -> None:
     assert 0 <= false_accept_rate(n, share, alpha, noise) <= alpha
+
+
+@given(st.integers(0, 60), st.integers(0, 300), st.sampled_from([0.001, 0.0167, 0.05]), noises)
+def test_a_level_is_used_up_to_the_last_p_value_below_it(
+    discordant: int, same: int, level: float, noise: float
+) -> None:
+    n = discordant + same
+    used = level_used(discordant, n, level, noise)
+    p_values = [gate_p_value(g, discordant - g, n, noise) for g in range(discordant + 1)]
+    assert used == pytest.approx(max((p for p in p_values if p <= level), default=0.0))
 
 
 def test_unmodelled_seed_noise_is_accepted_too_often() -> None:
