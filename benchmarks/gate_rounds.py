@@ -152,8 +152,8 @@ def vetoes(trials: int, rho: float) -> Table:
     """How often a fall of one skill of nine is caught, and how often a veto is raised though no skill changed."""
     table = Table(title="Candidates with one skill fallen, percent that are vetoed", title_justify="left")
     rules: dict[str, Callable[[Pair], Bools]] = {
-        "p ≤ .05": significant_fall,
-        "p ≤ .1": partial(significant_fall, alpha=0.1),
+        "ours": significant_fall,
+        "p ≤ .05": partial(significant_fall, alpha=0.05),
         "any fall": fall_of(0),
         "fall > 5": fall_of(5),
     }

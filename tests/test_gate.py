@@ -167,6 +167,17 @@ def test_a_fallen_skill_is_named_and_rolls_back() -> None:
     assert "skill sort fell" in made.reason and "skill add" not in made.reason
 
 
+@pytest.mark.parametrize(("lost", "vetoed"), [(5, False), (6, True)])
+def test_a_skill_falls_at_five_percent_of_falls(lost: int, vetoed: bool) -> None:
+    # Two skills: the two-sided p of 2 / 2^lost is doubled, 0.125 and 0.0625.
+    by_item = labels([("add",)] * 80 + [("sort",)] * 20)
+    before, after = grades([W] * 80 + [C] * 20, "base"), grades([W] * 80 + [W] * lost + [C] * (20 - lost), "a")
+    made = decide(2, "base", "a", before, after, by_item, GateConfig())
+    assert ("skill sort fell" in made.reason) == vetoed
+    (sort,) = (s for s in made.skills if s.skill == "sort")
+    assert sort.p_value == pytest.approx(2 * 2 / 2**lost)
+
+
 def test_items_that_failed_in_either_leave_the_comparison() -> None:
     before = grades([F, C] + [W] * 98, "base")
     after = grades([C, F] + [C] * 98, "a")
