@@ -38,8 +38,8 @@ def level_used(discordant: int, n: int, level: float, retrain_sd: float) -> floa
     """
     if discordant == 0:
         return 0.0
-    gained = np.arange(discordant // 2, discordant + 1)
-    tails = _null_tail(gained, np.full(len(gained), discordant), n, retrain_sd)
+    gained = np.arange(discordant // 2, discordant + 1, dtype=np.float64)
+    tails = _null_tail(gained, np.full(len(gained), float(discordant)), n, retrain_sd)
     return float(tails[tails <= level].max(initial=0.0))
 
 
