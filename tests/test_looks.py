@@ -46,6 +46,17 @@ def test_a_round_in_which_no_retrain_could_be_accepted_uses_nothing() -> None:
     assert next_look(2, 2, CONFIG, [made]).level == CONFIG.alpha
 
 
+def test_the_quickstart_decides_as_it_did_when_each_round_had_all_of_alpha() -> None:
+    made: list[GateDecision] = []
+    for round_, (gained, lost) in enumerate([(17, 4), (8, 6), (15, 7)], 1):
+        before = grades([W] * gained + [C] * lost + [W] * (90 - gained - lost), "base")
+        after = grades([C] * gained + [W] * (90 - gained), "a")
+        made.append(decide(round_, "base", "a", before, after, ONE_SKILL, CONFIG, next_look(round_, 3, CONFIG, made)))
+    assert [d.decision for d in made] == ["accepted", "rolled_back", "rolled_back"]
+    assert [d.p_value for d in made] == [pytest.approx(p, abs=1e-4) for p in (0.0061, 0.4058, 0.0809)]
+    assert [d.level for d in made] == [pytest.approx(level, abs=1e-4) for level in (0.0167, 0.025, 0.0377)]
+
+
 def test_one_round_has_all_of_alpha() -> None:
     assert next_look(1, 1, CONFIG, []) == Look(0.05, 1)
     (made,), _ = decisions([False], [1])
