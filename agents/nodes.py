@@ -16,8 +16,10 @@ from agents.history import (
     accepted_rounds,
     build_folder,
     gate_folder,
+    gate_look,
     measured_folders,
     measurements,
+    past_gates,
     past_rounds,
     pool_sizes,
     round_facts,
@@ -306,23 +308,16 @@ def gate(loop: Loop, state: State) -> State:
     round_ = state["round"]
     current = evaluate_split(loop, loop.adapter_files(state["adapter"], state["adapter_round"]), "gate")
     candidate = evaluate_split(loop, loop.adapter_files(state["candidate"], round_), "gate") if round_ else None
-    inputs = stage_inputs(
-        loop, loop.run.stage_path("label"), current.folder, *([candidate.folder] if candidate else [])
-    )
+    read = [current.folder, *([candidate.folder] if candidate else []), *past_gates(loop, round_)]
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), *read)
 
     def work(folder: Path) -> Mapping[str, Any]:
         if candidate is None:
             decision = baseline(round_, state["adapter"], current.grades, loop.labels)
         else:
-            decision = decide(
-                round_,
-                state["adapter"],
-                state["candidate"],
-                current.grades,
-                candidate.grades,
-                loop.labels,
-                loop.config.gate,
-            )
+            names, grades = (state["adapter"], state["candidate"]), (current.grades, candidate.grades)
+            look = gate_look(loop, round_)
+            decision = decide(round_, *names, *grades, loop.labels, loop.config.gate, look)
         write_record(folder / "decision.json", decision)
         accepted = decision.decision == "accepted"
         return {"adapter": state["candidate"], "adapter_round": round_} if accepted else {}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import SERVING, ask_without_gold, evaluate_extra, evaluate_split
+from agents.evaluation import SERVING, ask_without_gold, evaluate_extra, evaluate_split, sample_split
 from agents.history import ALLOCATION, gate_decision
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
@@ -55,7 +55,8 @@ def report(loop: Loop, state: State) -> State:
     probe = loop.adapter_files(*_current_before(loop, state))
     answered = evaluate_split(loop, probe, "probe")
     asked = [a.folder for a in ask_without_gold(loop, probe)]
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), answered.folder, *asked, *stages)
+    drawn = [sample_split(loop, adapter, "probe").folder for adapter in _drawn_by(loop, probe)]
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), answered.folder, *asked, *drawn, *stages)
 
     def work(folder: Path) -> Mapping[str, Any]:
         made = round_report(_round_records(loop, state), loop.examples, loop.labels)
@@ -85,6 +86,11 @@ def _current_before(loop: Loop, state: State) -> tuple[str, int]:
     return BASE, 0
 
 
+def _drawn_by(loop: Loop, current: AdapterFiles) -> list[AdapterFiles]:
+    """The base and the adapter whose drawn answers are compared; none where nothing is drawn, or it is the base."""
+    return [loop.adapter_files(BASE, 0), current] if loop.config.student.signals and current.name != BASE else []
+
+
 def _round_records(loop: Loop, state: State) -> RoundRecords:
     round_ = state["round"]
     current = loop.adapter_files(*_current_before(loop, state))
@@ -105,6 +111,8 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         without_gold=[a for of_probe in ask_without_gold(loop, current) for a in of_probe.difficult],
         repeated=read_record(repeated, Repeatability) if repeated.exists() else None,
     )
+    if compared := [sample_split(loop, adapter, "probe").signals for adapter in _drawn_by(loop, current)]:
+        records = records._replace(drawn_of_base=compared[0], drawn=compared[1])
     if round_ == 0:
         return records._replace(decision=gate_decision(loop, 0))
     plan = loop.plan(round_)

@@ -12,6 +12,7 @@ from pydantic import Field
 from curriculum.agreement import Repeatability
 from curriculum.judging import JudgeReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
+from curriculum.resampling import DrawnChange
 from curriculum.round_records import Allocation, GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
 from curriculum.teacher_config import Role
@@ -61,8 +62,13 @@ class FinalReport(ArmsReport):
         "what learning the answer format alone bought. The gain by the lenient extraction does not contain it"
     )
     skills: tuple[GateSkill, ...] = Field(description="base and adapter on the final split, one a skill")
+    cells: tuple[GateSkill, ...] = Field(default=(), description="the same, one a skill and difficulty")
     opened: str = Field(description="for whom the final split was opened, and where every opening is logged")
     extra: tuple[ExtraReport, ...] = Field(default=(), description="the extra sets, sorted by name; they never select")
+
+
+def _empty(value: object) -> bool:
+    return not value
 
 
 class ProbeReport(Part):
@@ -72,6 +78,10 @@ class ProbeReport(Part):
     overall: Rate
     verdicts: VerdictCounts
     skills: tuple[SkillProfile, ...]
+    cells: tuple[SkillProfile, ...] = Field(default=(), description="one a skill and difficulty")
+    drawn: tuple[DrawnChange, ...] = Field(
+        default=(), description="drawn answers beside those of the base, with student.signals", exclude_if=_empty
+    )
     repeated: Repeatability | None = Field(
         default=None,
         description="of a sample of the diagnoses, asked for twice",
@@ -148,6 +158,7 @@ class RoundReport(GateDecision):
 
     verdicts_before: VerdictCounts = Field(description="of the current adapter on the gate split")
     verdicts_after: VerdictCounts | None = Field(description="of the candidate on the gate split")
+    cells: tuple[GateSkill, ...] = Field(default=(), description="as `skills`, one a skill and difficulty")
     probe: ProbeReport | None
     plan: RoundPlan | None
     allocation: Allocation | None = Field(default=None, description="shares of the skills under every rule")

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curriculum import report_allocation, teacher_words
+from curriculum import report_allocation, report_probe, teacher_words
 from curriculum import report_words as words
 from curriculum.errors import UserError
 from curriculum.report import ExtraReport, RoundReport, RunReport, Timings
@@ -38,7 +38,12 @@ def render_markdown(report: RunReport, timings: Timings) -> str:
     )
     environment.filters["fenced"] = fenced
     return environment.get_template("report.md.jinja").render(
-        report=report, timings=timings, words=words, teacher_words=teacher_words, rules=report_allocation
+        report=report,
+        timings=timings,
+        words=words,
+        teacher_words=teacher_words,
+        rules=report_allocation,
+        probes=report_probe,
     )
 
 
@@ -126,7 +131,7 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         parts.append(safe_text(report_allocation.expected_words(round_)))
     if price := report_allocation.price_words(report, round_):
         parts.append(safe_text(price))
-    if drawn := words.probe_words(round_):
+    if drawn := report_probe.probe_words(round_):
         parts.append(safe_text(drawn))
     if round_.training:
         parts.append(safe_text(words.health_words(round_.training)))
