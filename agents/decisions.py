@@ -13,8 +13,10 @@ from agents.history import (
     accepted_rounds,
     build_folder,
     gate_folder,
+    gate_look,
     measured_folders,
     measurements,
+    past_gates,
     past_rounds,
     pool_sizes,
     read_mastery,
@@ -139,22 +141,15 @@ def gate(loop: Loop, state: State) -> State:
         candidate = evaluate_split(loop, files, "gate")
         kept = retained(loop, round_, (current_files, files), (current, candidate))
     answered = [current.folder, *([candidate.folder] if candidate else []), *kept.folders]
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), *answered)
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), *answered, *past_gates(loop, round_))
 
     def work(folder: Path) -> Mapping[str, Any]:
         if candidate is None:
             decision = baseline(round_, state["adapter"], current.grades, loop.labels)
         else:
-            decision = decide(
-                round_,
-                state["adapter"],
-                state["candidate"],
-                current.grades,
-                candidate.grades,
-                loop.labels,
-                loop.config.gate,
-                retention_parts(kept.parts, loop.config.gate.retrain_sd),
-            )
+            names, grades = (state["adapter"], state["candidate"]), (current.grades, candidate.grades)
+            parts, look = retention_parts(kept.parts, loop.config.gate.retrain_sd), gate_look(loop, round_)
+            decision = decide(round_, *names, *grades, loop.labels, loop.config.gate, look, parts)
         write_record(folder / "decision.json", decision)
         accepted = decision.decision == "accepted"
         return {"adapter": state["candidate"], "adapter_round": round_} if accepted else {}

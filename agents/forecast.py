@@ -17,7 +17,8 @@ from agents import footprint
 from curriculum.addresses import is_loopback
 from curriculum.config import Config
 from curriculum.data_config import FileData, FileSource, GeneratorData
-from curriculum.gate import detectable_gain, false_accept_rate
+from curriculum.gate_odds import detectable_gain, false_accept_rate
+from curriculum.looks import next_look
 from curriculum.report_text import add_row, narrow_table, safe_text
 from curriculum.signals import SAMPLES_WITHOUT_GOLD
 from curriculum.teacher_config import Role
@@ -89,17 +90,11 @@ def forecast(config: Config) -> Forecast:
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     trainings = [config.plan.rows_per_round + again for again in replay]
     rows = config.training.epochs * (sum(trainings) + sum(trainings[rounds - controls :]))
-    least = (
-        answers / ANSWERS_PER_SECOND[1]
-        + rows / ROWS_PER_SECOND[1]
-        + START_SECONDS[0] * (evaluations + rounds + controls)
-    )
-    most = (
-        answers / ANSWERS_PER_SECOND[0]
-        + rows / ROWS_PER_SECOND[0]
-        + START_SECONDS[1] * (evaluations + rounds + controls)
-    )
-    gate = (splits.gate, DISCORDANT_SHARE, config.gate.alpha, config.gate.retrain_sd)
+    starts = evaluations + rounds + controls
+    least = answers / ANSWERS_PER_SECOND[1] + rows / ROWS_PER_SECOND[1] + START_SECONDS[0] * starts
+    most = answers / ANSWERS_PER_SECOND[0] + rows / ROWS_PER_SECOND[0] + START_SECONDS[1] * starts
+    level = next_look(1, rounds, config.gate, ()).level
+    gate = (splits.gate, DISCORDANT_SHARE, level, config.gate.retrain_sd)
     sizes = detectable_gain(*gate), false_accept_rate(*gate)
     disk = _disk_bytes(config, answers, rounds + controls)
     cache = SMOLLM2_BYTES if config.student.base == SMOLLM2 and find_base(SMOLLM2) is None else 0
@@ -218,7 +213,9 @@ def print_forecast(config: Config) -> None:
         ("none" if gain is None else f"{100 * gain:.1f} points")
         + f" (80 % power, {config.data.splits.gate} gate items, {DISCORDANT_SHARE:.0%} discordant)",
     )
-    table.add_row("false accepts", f"{made.false_accept_rate:.1%} of same-recipe retrains with another seed")
+    table.add_row(
+        "false accepts", f"{made.false_accept_rate:.1%} of same-recipe retrains with another seed, each round"
+    )
     table.add_row("leaves this machine", Text("\n".join(leaving(config))))
     memory = footprint.footprint(config)
     for what, text in footprint.rows(config, memory):

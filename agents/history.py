@@ -7,6 +7,7 @@ from pathlib import Path
 from agents.loop import Loop
 from agents.teacher import RoundFacts
 from curriculum.allocation import Measurement
+from curriculum.looks import Look, next_look
 from curriculum.mastery import Mastery
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import PastRound
@@ -39,6 +40,17 @@ def adapter_before(loop: Loop, round_: int) -> tuple[str, int]:
         if decision.decision == "accepted" and decision.candidate:
             return decision.candidate, earlier
     return BASE, 0
+
+
+def past_gates(loop: Loop, before: int) -> list[Path]:
+    """The folders of the gate stages of rounds 1 … before − 1."""
+    return [gate_folder(loop, r) for r in range(1, before)]
+
+
+def gate_look(loop: Loop, round_: int) -> Look:
+    """The level of a round's test, after what the rounds before have used up."""
+    past = [gate_decision(loop, r) for r in range(1, round_)]
+    return next_look(round_, loop.config.rounds, loop.config.gate, past)
 
 
 def past_rounds(loop: Loop, before: int) -> list[PastRound]:

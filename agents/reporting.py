@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.control import compared, has_control, pair_folders
-from agents.evaluation import SERVING, ask_without_gold, evaluate_split
+from agents.evaluation import SERVING, ask_without_gold, evaluate_split, sample_split
 from agents.history import ALLOCATION, adapter_before, gate_decision, read_mastery, read_profile
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
@@ -22,7 +22,7 @@ from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.judging import JudgeReport, judge_report
-from curriculum.records import Diagnosis, Grade
+from curriculum.records import BASE, Diagnosis, Grade
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read_timings
 from curriculum.report_build import RoundRecords, round_report
 from curriculum.report_html import render_html
@@ -40,6 +40,7 @@ from curriculum.rundir import (
     write_record,
 )
 from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherForecast, TeacherReport
+from student.interface import AdapterFiles
 
 
 def report(loop: Loop, state: State) -> State:
@@ -52,7 +53,8 @@ def report(loop: Loop, state: State) -> State:
     probe = loop.adapter_files(*adapter_before(loop, round_))
     on_probe = evaluate_split(loop, probe, "probe")
     asked = [a.folder for a in ask_without_gold(loop, probe)]
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), on_probe.folder, *asked, *stages)
+    drawn = [sample_split(loop, adapter, "probe").folder for adapter in _drawn_by(loop, probe)]
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), on_probe.folder, *asked, *drawn, *stages)
 
     def work(folder: Path) -> Mapping[str, Any]:
         made = round_report(_round_records(loop, state), loop.examples, loop.labels)
@@ -71,6 +73,11 @@ def report(loop: Loop, state: State) -> State:
         track(loop.run, loop.config, loop.say)
     loop.check_stop()
     return update
+
+
+def _drawn_by(loop: Loop, current: AdapterFiles) -> list[AdapterFiles]:
+    """The base and the adapter whose drawn answers are compared; none where nothing is drawn, or it is the base."""
+    return [loop.adapter_files(BASE, 0), current] if loop.config.student.signals and current.name != BASE else []
 
 
 def _round_records(loop: Loop, state: State) -> RoundRecords:
@@ -94,6 +101,8 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         without_gold=[a for of_probe in ask_without_gold(loop, current) for a in of_probe.difficult],
         repeated=read_record(repeated, Repeatability) if repeated.exists() else None,
     )
+    if drawn := [sample_split(loop, adapter, "probe").signals for adapter in _drawn_by(loop, current)]:
+        records = records._replace(drawn_of_base=drawn[0], drawn=drawn[1])
     if round_ == 0:
         return records._replace(decision=gate_decision(loop, 0))
     plan = loop.plan(round_)

@@ -24,9 +24,10 @@ from agents.wire import read_key
 from curriculum.config import Config, flatten, load_config
 from curriculum.data_config import FileSource, Source
 from curriculum.errors import ConfigError, RunDirError
-from curriculum.gate import gate_p_value
+from curriculum.gate_odds import gate_p_value
 from curriculum.grading import Grader
 from curriculum.judging import Judge, Judgements, OpenAnswer
+from curriculum.looks import next_look
 from curriculum.prompts import system_prompt
 from curriculum.report import RoundReport
 from curriculum.rows import printable
@@ -169,9 +170,10 @@ def check_gate(config: Config) -> None:
     Raises:
         ConfigError: with the smallest size that could.
     """
+    level = next_look(1, config.rounds, config.gate, ()).level
 
     def can_accept(items: int) -> bool:
-        return gate_p_value(items, 0, items, config.gate.retrain_sd) <= config.gate.alpha
+        return gate_p_value(items, 0, items, config.gate.retrain_sd) <= level
 
     size = config.data.splits.gate
     if not can_accept(size):
@@ -179,8 +181,8 @@ def check_gate(config: Config) -> None:
         advice = "lower gate.retrain_sd" if least is None else f"give data.splits.gate at least {least} items"
         raise ConfigError(
             f"data.splits.gate: expected items enough to accept an adapter that answers all of them right and none "
-            f"before, got {size}: with gate.alpha {config.gate.alpha:g} no gain could be seen. So {advice}; "
-            "`tutelage forecast` says what a size can see"
+            f"before, got {size}: at a level of {level:.2g} a round (gate.alpha {config.gate.alpha:g}) no gain could "
+            f"be seen. So {advice}; `tutelage forecast` says what a size can see"
         )
 
 

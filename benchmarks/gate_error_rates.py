@@ -5,7 +5,7 @@ Run: python benchmarks/gate_error_rates.py        (one core, under a minute, no 
 Each simulated pair of adapters has a true difference of accuracy; a share of the gate items is answered
 right by one of the two only. Rules: ours; "sign test", the same test for a student that is retrained
 without any seed noise; "any rise", accept whatever answers more items right. Printed for ours: simulation
-/ formula (`curriculum.gate`), so that the two check each other. Power is for a true gain of just that size;
+/ formula (`curriculum.gate_odds`), so that the two check each other. Power is for a true gain of just that size;
 seed noise is the standard deviation between two trainings of one recipe, which our rule is told.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from curriculum.gate import detectable_gain, false_accept_rate, gate_p_value, power
+from curriculum.gate_odds import detectable_gain, false_accept_rate, gate_p_value, power
 
 ITEMS = (128, 240, 400, 600)
 SEED_NOISE = (0.0, 0.01, 0.02, 0.03)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from curriculum.gate import REGRESSION_ALPHA, gate_p_value
+from curriculum.gate_odds import gate_p_value
+from curriculum.retention import RETENTION_ALPHA
 from curriculum.statistics import benjamini_hochberg
 
 PARTS = ((60,), (200,), (30, 30, 30), (30,) * 8, (30, 30, 30, 200))
@@ -55,7 +56,7 @@ def simulate(n: int, true_gains: NDArray[np.float64], random: np.random.Generato
 def _falls(counts: Sequence[int], items: Sequence[int], told: float) -> bool:
     pairs = zip(counts[::2], counts[1::2], items, strict=True)
     adjusted = benjamini_hochberg([_p(lost, gained, n, told) for gained, lost, n in pairs])
-    return any(p is not None and p <= REGRESSION_ALPHA for p in adjusted)
+    return any(p is not None and p <= RETENTION_ALPHA for p in adjusted)
 
 
 @cache

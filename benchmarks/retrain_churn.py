@@ -21,7 +21,7 @@ from agents.history import accepted_rounds
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
 from agents.session import check_grader_trusted, open_loop, open_run
-from curriculum.gate import false_accept_rate, gate_p_value
+from curriculum.gate_odds import false_accept_rate, gate_p_value
 from curriculum.records import Verdict
 from curriculum.round_records import TrainingRow
 from curriculum.rundir import read_records

@@ -109,6 +109,9 @@ class GateConfig(Section):
     """When a candidate adapter is accepted."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="chance of accepting a same-recipe retrain")
+    alpha_per: Literal["run", "round"] = Field(
+        default="run", description="whether that is the chance in any of the planned rounds, or in each"
+    )
     retrain_sd: float = Field(
         default=0.02,
         ge=0,

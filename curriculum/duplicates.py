@@ -8,8 +8,7 @@ embeddings, no paraphrases.
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Set
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -19,9 +18,15 @@ from curriculum.records import Message
 GENERATED = "reasoning_gym:"
 """How the `source` of a generated question begins."""
 
+LEAST_PART = 8
+"""Word 3-grams that a question must have to be looked for inside others."""
+
 _FILLERS = frozenset(
     ["a", "also", "an", "just", "kindly", "now", "please", "really", "simply", "so", "the", "then", "very"]
 )
+_NUMBER_WORDS = frozenset(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])
+_NUMBER_WORDS |= {"twenty", "thirty", "forty", "fifty", "sixty", "hundred", "thousand", "dozen"}
+_NUMBER_WORDS |= {"half", "third", "quarter", "twice", "double", "triple"}
 _SIGNS = frozenset("#+-*/%=<>^|&~()[]{}")
 _SAME_SIGN = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "÷": "/", "⁄": "/"})
 _HYPHEN = re.compile(r"(?<=\w)-(?=[^\W\d_]{2})|(?<=[^\W\d_]{2})-(?=\w)")
@@ -57,6 +62,10 @@ def _tokens(text: str) -> list[str]:
     return [t.replace(",", "") if t[0].isdigit() else t for t in tokens if len(t) > 1 or _is_content(t)]
 
 
+def _is_number(token: str) -> bool:
+    return token[-1].isdigit() or token in _NUMBER_WORDS
+
+
 def _is_content(char: str) -> bool:
     category = unicodedata.category(char)
     return char in _SIGNS or category[0] in "LMN" or category in ("Sm", "So")
@@ -76,33 +85,42 @@ class SeenQuestions:
 
     - *exact duplicates* when their normalised texts are the same;
     - *near duplicates* when one is the other with one filler word (`the`, `please`, ...) put in;
-    - *near duplicates* too when they hold the same numbers in the same order, at least two, and share
-      0.8 of their word 3-grams (Jaccard).
+    - *near duplicates* too when they hold the same numbers (digits or words), at least two, and share half of
+      their word 3-grams (Jaccard); where the numbers come in another order, half of the 3-grams with a number, too:
+      sentences may change places, numbers may not;
+    - *near duplicates* too when one is part of the other: its numbers follow each other in the other, and
+      so do 0.8 of its 3-grams, eight at least. A part has two numbers or more, a part that came later three.
 
-    The last rule is not asked of two generated questions. They share a template, which is most of their
+    The last two rules are not asked of two generated questions. They share a template, which is most of their
     3-grams, and differ in what matters by one name. Questions with fewer than two numbers are compared by
-    the first two rules only: a long shared instruction would make all of them look alike.
+    the first two rules only: a long shared instruction would make all of them look alike. How often the
+    rules err is in `benchmarks/leak_checks.py`.
     """
 
     def __init__(self) -> None:
         self._exact: dict[tuple[str, str], str] = {}
         self._shortened: dict[tuple[str, str], str] = {}
-        self._by_numbers: dict[tuple[str, tuple[str, ...]], list[_Numbered]] = defaultdict(list)
+        self._by_numbers: dict[tuple[str, tuple[str, ...]], list[_Words]] = defaultdict(list)
+        self._beginning: dict[tuple[str, tuple[str, ...]], list[_Words]] = defaultdict(list)
+        self._holding: dict[tuple[str, tuple[str, ...]], list[_Words]] = defaultdict(list)
 
     def find(self, item: Asked) -> Match | None:
         """The question seen before that this one repeats, or `None` when it is new."""
-        return self._match(_Words.of(item))
+        return self._match(_Words(item))
 
     def add(self, item: Asked) -> Match | None:
         """Remembers a new question; a duplicate is not remembered, and what it repeats is returned."""
-        words = _Words.of(item)
+        words = _Words(item)
         match = self._match(words)
         if match is None:
             self._exact[words.history, words.text] = item.id
             for short in words.without_filler():
                 self._shortened.setdefault((words.history, short), item.id)
             if len(words.numbers) >= 2:
-                self._by_numbers[words.history, words.numbers].append(_Numbered(item.id, words.generated, words.text))
+                self._by_numbers[words.history, words.sorted_numbers].append(words)
+                self._beginning[words.history, words.numbers[:3]].append(words)
+                for run in words.runs(3):
+                    self._holding[words.history, run].append(words)
         return match
 
     def _match(self, words: "_Words") -> Match | None:
@@ -113,53 +131,67 @@ class SeenQuestions:
         near = near or next(
             (self._exact[history, s] for s in words.without_filler() if (history, s) in self._exact), None
         )
-        near = near or self._overlapping(words)
+        near = near or self._overlapping(words) or self._contained(words)
         return Match("near duplicate", near) if near else None
 
     def _overlapping(self, words: "_Words") -> str | None:
-        same_numbers = self._by_numbers.get((words.history, words.numbers), ())
-        own = _grams(words.text) if same_numbers else frozenset()
-        for other in same_numbers:
-            generated = other.generated and words.generated
-            if not generated and 5 * len(own & other.grams) >= 4 * len(own | other.grams):
+        for other in self._by_numbers.get((words.history, words.sorted_numbers), ()):
+            if not (other.generated and words.generated) and _alike(words.grams, other.grams):
+                in_order = other.numbers == words.numbers
+                if in_order or _alike(words.number_grams, other.number_grams):
+                    return other.id
+        return None
+
+    def _contained(self, words: "_Words") -> str | None:
+        runs = {run for length in (2, 3) for run in words.runs(length)}
+        parts = (other for run in sorted(runs) for other in self._beginning.get((words.history, run), ()))
+        wholes = self._holding.get((words.history, words.numbers[:3]), ())
+        pairs = [(other, words, other) for other in parts] + [(words, other, other) for other in wholes]
+        for part, whole, other in pairs:
+            if not (part.generated and whole.generated) and part.is_part_of(whole):
                 return other.id
         return None
 
 
-@dataclass(eq=False)
-class _Numbered:
-    """A question with numbers; most meet no other with the same ones, and their 3-grams are never made."""
+def _alike(one: Set[str], other: Set[str]) -> bool:
+    """Whether two sets share half of their members."""
+    return 2 * len(one & other) >= len(one | other)
 
-    id: str
-    generated: bool
-    text: str
+
+class _Words:
+    """A question taken apart; most meet no other with the same numbers, and their 3-grams are never made."""
+
+    def __init__(self, item: Asked) -> None:
+        self.id = item.id
+        self.tokens = _tokens(item.question)
+        self.history = "\n".join(f"{turn.role}: {normalise(turn.content)}" for turn in item.history)
+        self.text = " ".join(self.tokens)
+        self.numbers = tuple(filter(_is_number, self.tokens))
+        self.sorted_numbers = tuple(sorted(self.numbers))
+        self.generated = item.source.startswith(GENERATED)
 
     @cached_property
     def grams(self) -> frozenset[str]:
         """Its word 3-grams."""
-        return _grams(self.text)
+        return frozenset(" ".join(self.tokens[i : i + 3]) for i in range(max(1, len(self.tokens) - 2)))
 
+    @cached_property
+    def number_grams(self) -> frozenset[str]:
+        """Those of them that hold a number."""
+        return frozenset(gram for gram in self.grams if any(map(_is_number, gram.split(" "))))
 
-def _grams(text: str) -> frozenset[str]:
-    tokens = text.split(" ")
-    return frozenset(" ".join(tokens[i : i + 3]) for i in range(max(1, len(tokens) - 2)))
+    def runs(self, length: int) -> list[tuple[str, ...]]:
+        """The runs of so many numbers that follow each other."""
+        return [self.numbers[i : i + length] for i in range(len(self.numbers) - length + 1)]
 
-
-class _Words(NamedTuple):
-    """A question taken apart once."""
-
-    history: str
-    tokens: Sequence[str]
-    text: str
-    numbers: tuple[str, ...]
-    generated: bool
-
-    @classmethod
-    def of(cls, item: Asked) -> "_Words":
-        tokens = _tokens(item.question)
-        history = "\n".join(f"{turn.role}: {normalise(turn.content)}" for turn in item.history)
-        numbers = tuple(t for t in tokens if t[-1].isdigit())
-        return cls(history, tokens, " ".join(tokens), numbers, item.source.startswith(GENERATED))
+    def is_part_of(self, whole: "_Words") -> bool:
+        """Whether the other question holds this one."""
+        return (
+            len(self.tokens) < len(whole.tokens)
+            and self.numbers in whole.runs(len(self.numbers))
+            and len(self.grams) >= LEAST_PART
+            and 5 * len(self.grams & whole.grams) >= 4 * len(self.grams)
+        )
 
     def without_filler(self) -> list[str]:
         """The text with each of its filler words left out in turn."""

@@ -5,11 +5,12 @@ Takes one round's probe grades and diagnoses with the labels of their examples; 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from curriculum.records import Diagnosis, Grade, SkillCatalogue, SkillLabel, Verdict
 from curriculum.round_records import ItemConsistency, ItemSignals, MissingSkillProfile, SkillProfile, VerdictCounts
+from curriculum.shrinkage import shrunk_rates
 from curriculum.signals import consistency_counts, signal_means
 from curriculum.statistics import wilson
 
@@ -36,7 +37,7 @@ def build_profile(
 
     An answer counts once for each skill its example needs. `failed` answers are counted and enter no rate.
     Every skill of the catalogue has an entry; without probe answers its rate is `None`. A skill that only
-    diagnoses name at a difficulty gets a cell with no answers.
+    diagnoses name at a difficulty gets a cell with no answers. The shrunk rates are for readers: no plan uses them.
 
     Args:
         round_: the round whose probe answers these are.
@@ -87,9 +88,14 @@ def build_profile(
         adapter=adapter,
         overall=wilson(total.correct, total.graded),
         counts=total,
-        skills=tuple(profile(skill.id, ALL) for skill in sorted(catalogue.skills, key=lambda s: s.id)),
+        skills=_with_shrunk([profile(skill.id, ALL) for skill in sorted(catalogue.skills, key=lambda s: s.id)]),
         cells=tuple(profile(*cell) for cell in cells),
     )
+
+
+def _with_shrunk(skills: Sequence[SkillProfile]) -> tuple[SkillProfile, ...]:
+    shrunk = shrunk_rates([(skill.counts.correct, skill.counts.graded) for skill in skills])
+    return tuple(s.model_copy(update={"shrunk": rate}) for s, rate in zip(skills, shrunk, strict=True))
 
 
 def _by_cell(items: Iterable[Drawn], labels: Mapping[str, SkillLabel]) -> Mapping[Cell, list[Drawn]]:

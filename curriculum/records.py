@@ -64,6 +64,15 @@ class Rate(Part):
     high: float | None
 
 
+class ShrunkRate(Part):
+    """A skill's share with its 95 % interval, drawn towards the shares of the other skills: see `shrinkage`."""
+
+    rate: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    borrowed: float = Field(ge=0, le=1, description="how much of the way from its own rate to that of all skills")
+
+
 class Change(Part):
     """A paired difference after − before on the same `n` items, in shares of 1, with its 95 % interval."""
 

@@ -14,6 +14,7 @@ from curriculum.control import ControlReport
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
+from curriculum.resampling import DrawnChange
 from curriculum.round_records import Allocation, GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
 from curriculum.teacher_config import Role
@@ -68,6 +69,7 @@ class FinalReport(ArmsReport):
         "what learning the answer format alone bought. The gain by the lenient extraction does not contain it"
     )
     skills: tuple[GateSkill, ...] = Field(description="base and adapter on the final split, one a skill")
+    cells: tuple[GateSkill, ...] = Field(default=(), description="the same, one a skill and difficulty")
     opened: str = Field(description="for whom the final split was opened, and where every opening is logged")
     control: ControlReport | None = Field(
         default=None,
@@ -77,6 +79,10 @@ class FinalReport(ArmsReport):
     extra: tuple[ExtraReport, ...] = Field(default=(), description="the extra sets, sorted by name")
 
 
+def _empty(value: object) -> bool:
+    return not value
+
+
 class ProbeReport(Part):
     """What the current adapter could not do on the probe split, before this round's teaching."""
 
@@ -84,6 +90,10 @@ class ProbeReport(Part):
     overall: Rate
     verdicts: VerdictCounts
     skills: tuple[SkillProfile, ...]
+    cells: tuple[SkillProfile, ...] = Field(default=(), description="one a skill and difficulty")
+    drawn: tuple[DrawnChange, ...] = Field(
+        default=(), description="drawn answers beside those of the base, with student.signals", exclude_if=_empty
+    )
     repeated: Repeatability | None = Field(
         default=None,
         description="of a sample of the diagnoses, asked for twice",
@@ -160,6 +170,7 @@ class RoundReport(GateDecision):
 
     verdicts_before: VerdictCounts = Field(description="of the current adapter on the gate split")
     verdicts_after: VerdictCounts | None = Field(description="of the candidate on the gate split")
+    cells: tuple[GateSkill, ...] = Field(default=(), description="as `skills`, one a skill and difficulty")
     probe: ProbeReport | None
     plan: RoundPlan | None
     allocation: Allocation | None = Field(default=None, description="shares of the skills under every rule")

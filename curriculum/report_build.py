@@ -29,11 +29,14 @@ from curriculum.report import (
     SkillTokens,
     TrainingReport,
 )
+from curriculum.resampling import drawn_changes
 from curriculum.round_records import (
     Adapter,
     Allocation,
     DroppedRow,
     GateDecision,
+    GateSkill,
+    ItemSignals,
     MissingSkillProfile,
     RoundPlan,
     TrainingRow,
@@ -82,6 +85,9 @@ class RoundRecords(NamedTuple):
     without_gold: Sequence[StudentAnswer] = ()
     """The first drawn answer to each probe item without a gold answer that is difficult."""
     repeated: Repeatability | None = None
+    drawn: Sequence[ItemSignals] = ()
+    """Of the current adapter's drawn answers to the probe; nothing where none were drawn, or where it is the base."""
+    drawn_of_base: Sequence[ItemSignals] = ()
 
 
 def round_report(
@@ -92,13 +98,14 @@ def round_report(
     Args:
         records: the round's own records.
         examples: example id → example, for every probe item.
-        labels: example id → label, for every probe item.
+        labels: example id → label, for every item of probe and gate.
     """
     return RoundReport(
         **dict(records.decision),
         verdicts_before=verdict_counts(records.grades_before),
         verdicts_after=verdict_counts(records.grades_after) if records.decision.candidate else None,
-        probe=_probe(records.profile, records.repeated) if records.profile else None,
+        cells=_cells(records, labels),
+        probe=_probe(records, records.profile, labels) if records.profile else None,
         plan=records.plan,
         allocation=records.allocation,
         mastery=records.mastery,
@@ -126,11 +133,13 @@ def final_report(
     base, adapter = answered_right(grades.base), answered_right(grades.adapter)
     strict_change = paired_change(_strictly_right(grades.base), _strictly_right(grades.adapter))
     both = base.keys() & adapter.keys()
+    compared = {i: base[i] for i in both}, {i: adapter[i] for i in both}
     return FinalReport(
         **dict(arms),
         adapter_name=adapter_name,
         format_share=_difference(strict_change.change, arms.change.change),
-        skills=skill_changes({i: base[i] for i in both}, {i: adapter[i] for i in both}, labels),
+        skills=skill_changes(*compared, labels),
+        cells=skill_changes(*compared, labels, by_difficulty=True),
         opened=opened,
         extra=tuple(
             ExtraReport(name=name, retention=name in retention, **dict(_arms(of_set)))
@@ -168,13 +177,22 @@ def _difference(strict_gain: float | None, lenient_gain: float | None) -> float 
     return None if strict_gain is None or lenient_gain is None else strict_gain - lenient_gain
 
 
-def _probe(profile: MissingSkillProfile, repeated: Repeatability | None) -> ProbeReport:
+def _cells(records: RoundRecords, labels: Mapping[str, SkillLabel]) -> tuple[GateSkill, ...]:
+    before, after = answered_right(records.grades_before), answered_right(records.grades_after)
+    if records.decision.candidate:
+        before = {i: right for i, right in before.items() if i in after}
+    return skill_changes(before, after, labels, by_difficulty=True)
+
+
+def _probe(records: RoundRecords, profile: MissingSkillProfile, labels: Mapping[str, SkillLabel]) -> ProbeReport:
     return ProbeReport(
         adapter=profile.adapter,
         overall=profile.overall,
         verdicts=profile.counts,
         skills=profile.skills,
-        repeated=repeated,
+        cells=profile.cells,
+        drawn=drawn_changes(records.drawn_of_base, records.drawn, labels),
+        repeated=records.repeated,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from curriculum import report_allocation, report_evidence, teacher_words
+from curriculum import report_allocation, report_evidence, report_probe, teacher_words
 from curriculum import report_words as words
 from curriculum.records import Rate
 from curriculum.report import RoundReport, RunReport, Timings
@@ -62,6 +62,7 @@ def render_html(report: RunReport, timings: Timings) -> str:
         teacher_words=teacher_words,
         rules=report_allocation,
         evidence=report_evidence,
+        probes=report_probe,
         chart=chart(report.rounds),
         curve=curve,
         width=WIDTH,

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curriculum import report_allocation, report_evidence, teacher_words
+from curriculum import report_allocation, report_evidence, report_probe, teacher_words
 from curriculum import report_words as words
 from curriculum.errors import UserError
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings
@@ -44,6 +44,7 @@ def render_markdown(report: RunReport, timings: Timings) -> str:
         teacher_words=teacher_words,
         rules=report_allocation,
         evidence=report_evidence,
+        probes=report_probe,
     )
 
 
@@ -134,7 +135,7 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
     parts += _said(
         report_allocation.expected_words(round_),
         report_allocation.price_words(report, round_),
-        words.probe_words(round_),
+        report_probe.probe_words(round_),
         words.health_words(round_.training) if round_.training else "",
     )
     if round_.control:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from curriculum.loss_curve import SMOOTHED_STEPS
 from curriculum.records import Change, Rate
 from curriculum.report import FailureReport, FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
-from curriculum.round_records import SkillPlan, SkillProfile, VerdictCounts
+from curriculum.round_records import GateSkill, SkillPlan, SkillProfile, VerdictCounts
 
 NONE = "–"
 MOST_CUT = 0.2
@@ -91,6 +91,16 @@ def duration(seconds: float) -> str:
     """`200` → `3 min 20 s`."""
     minutes, rest = divmod(seconds, 60)
     return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+def skill_words(skill: GateSkill) -> str:
+    """`gcd`, or `gcd, difficulty 3`."""
+    return skill.skill if skill.difficulty is None else f"{skill.skill}, difficulty {skill.difficulty}"
+
+
+CELLS = (
+    "p is adjusted for the number of rows; rows of fewer than six items have none, for no outcome would be below 0.05."
+)
 
 
 def decision_words(round_: RoundReport) -> str:
@@ -173,38 +183,6 @@ def cut_words(base: VerdictCounts, limit: int) -> str:
     )
 
 
-def probe_words(round_: RoundReport) -> str:
-    """What more is known of the probe: drawn answers, items without a gold answer, how far diagnoses repeat."""
-    return " ".join(part for part in (_signals(round_), _without_gold(round_), _repeated(round_)) if part)
-
-
-def _without_gold(round_: RoundReport) -> str:
-    counted = [(s.skill, s.without_gold) for s in (round_.probe.skills if round_.probe else ()) if s.without_gold]
-    if not counted:
-        return ""
-    parts = [
-        f"{skill} {c.difficult} of {c.items}" + (f" ({c.undecided} undecided: answers failed)" if c.undecided else "")
-        for skill, c in counted
-    ]
-    return (
-        "Probe items without a gold answer, in no rate; difficult, for five drawn answers all differ: "
-        + "; ".join(parts)
-        + "."
-    )
-
-
-def _repeated(round_: RoundReport) -> str:
-    made = round_.probe.repeated if round_.probe else None
-    if made is None:
-        return ""
-    mean = made.jaccard
-    agreed = NONE if mean.value is None else f"{mean.value:.2f} ({mean.low:.2f}–{mean.high:.2f})"
-    return (
-        f"Of {made.asked} diagnoses that were asked for twice, {made.answered} came both times; {made.same.correct} "
-        f"named the same skills, and on average they share (Jaccard) {agreed}."
-    )
-
-
 def failure_words(failure: FailureReport) -> str:
     """What was wrong with an answer, in a word or two."""
     return "five answers, all different" if failure.verdict is None else failure.verdict.value
@@ -215,19 +193,6 @@ def expected_words(failure: FailureReport) -> str:
     if failure.gold is None:
         return "No gold answer"
     return f"Expected {failure.gold}, found {'no answer' if failure.extracted is None else failure.extracted}"
-
-
-def _signals(round_: RoundReport) -> str:
-    """What drawn answers said of each skill on the probe; empty where none were drawn."""
-    drawn = [(s.skill, s.signals) for s in (round_.probe.skills if round_.probe else ()) if s.signals]
-    parts = [
-        f"{skill} {percent(s.pass_rate)} right ({s.items} items, {s.samples} samples, "
-        f"{100 * s.low:.0f}–{100 * s.high:.0f})" + ("" if s.entropy is None else f", {s.entropy:.2f} nats")
-        for skill, s in drawn
-    ]
-    if not parts:
-        return ""
-    return "Drawn answers on the probe, with the entropy at their first token: " + "; ".join(parts) + "."
 
 
 def items_words(report: RunReport) -> str:

@@ -7,7 +7,7 @@ of mastered skills are no part of it: they made the skills mastered, so luck alo
 
 The test is the gate's own, turned around: the exact test on the discordant items, one-sided, for a retrain of the same
 recipe with another seed; adjusted (Benjamini-Hochberg) over the parts and, where there are several, all items together.
-Where no part truly fell, a candidate is so rolled back with a probability of at most `REGRESSION_ALPHA`, mostly of far
+Where no part truly fell, a candidate is so rolled back with a probability of at most `RETENTION_ALPHA`, mostly of far
 less, for items come in whole numbers: `benchmarks/retention_error_rates.py` simulates it. Two things are not in that: a
 single skill may differ more between two seeds than `gate.retrain_sd` says of all items, and the current adapter was
 itself accepted on the gate items, so its luck there can look like a fall of the next.
@@ -16,9 +16,12 @@ itself accepted on the gate items, so its luck there can look like a fall of the
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from curriculum.gate import REGRESSION_ALPHA, gate_p_value
+from curriculum.gate_odds import gate_p_value
 from curriculum.round_records import RetentionPart
 from curriculum.statistics import benjamini_hochberg, paired_change, wilson
+
+RETENTION_ALPHA = 0.05
+"""A part that falls with an adjusted p-value at or below this rolls the candidate back."""
 
 REPLAY_ALPHA = 0.2
 """A part that falls with an unadjusted p-value at or below this has its rows replayed first: that costs nothing, so it
@@ -65,7 +68,7 @@ def retention_parts(kept: Sequence[Kept], retrain_sd: float) -> tuple[RetentionP
                 change=change,
                 p_alone=p,
                 p_value=q,
-                fell=q is not None and q <= REGRESSION_ALPHA,
+                fell=q is not None and q <= RETENTION_ALPHA,
                 replay=_lost_skills(part) if p is not None and p <= REPLAY_ALPHA else (),
             )
         )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.records import Change, Message, Origin, Part, Rate, Record
+from curriculum.records import Change, Message, Origin, Part, Rate, Record, ShrunkRate
 
 
 class VerdictCounts(Part):
@@ -77,6 +77,11 @@ class SkillProfile(Part):
     counts: VerdictCounts
     missing: int = Field(ge=0, description="diagnoses that name the skill as missing")
     accuracy: Rate
+    shrunk: ShrunkRate | None = Field(
+        default=None,
+        description="the accuracy drawn towards that of the other skills; of whole skills, where there are two or more",
+        exclude_if=lambda value: value is None,
+    )
     signals: SignalMeans | None = Field(
         default=None, description="of drawn answers, with student.signals", exclude_if=lambda value: value is None
     )
@@ -275,10 +280,15 @@ class GateSkill(Part):
     """One skill on the gate split, before and after, on the same items."""
 
     skill: str
+    difficulty: int | None = Field(
+        default=None, description="none: all of them together", exclude_if=lambda value: value is None
+    )
     before: Rate
     after: Rate
     change: Change
-    p_value: float | None = Field(description="two-sided exact McNemar test, adjusted over the skills (BH)")
+    p_value: float | None = Field(
+        description="two-sided exact McNemar test, adjusted over the skills (BH), or over the skills and difficulties"
+    )
 
 
 class RetentionPart(Part):
@@ -307,12 +317,13 @@ class GateDecision(Record):
     after: Rate | None
     change: Change | None
     p_value: float | None
+    level: float | None = Field(default=None, description="the p-value up to which this round accepts; see `looks`")
+    level_used: float | None = Field(
+        default=None, description="of the level, what a retrain could reach with so many discordant items"
+    )
+    last_round: int | None = Field(default=None, description="the last round that was planned and shares alpha")
     rule: str
     false_accept_rate: float | None = Field(description="for a same-recipe retrain with another seed")
     detectable_gain: float | None = Field(description="smallest true gain accepted with 80 % power, in shares of 1")
     skills: tuple[GateSkill, ...]
-    retention: tuple[RetentionPart, ...] = Field(
-        default=(),
-        description="what the candidate must not forget: mastered skills and named sets; empty where there are none",
-        exclude_if=lambda value: not value,
-    )
+    retention: tuple[RetentionPart, ...] = Field(default=(), exclude_if=lambda value: not value)

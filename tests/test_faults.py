@@ -219,9 +219,9 @@ def test_a_finished_stage_keeps_no_draft(tmp_path: Path) -> None:
 
 def test_a_gate_that_could_accept_nothing_is_refused_with_the_least_size(tmp_path: Path) -> None:
     path = write_config(tmp_path)
-    with pytest.raises(ConfigError, match="at least 5 items"):
+    with pytest.raises(ConfigError, match="at least 6 items"):
         check_gate(load_config(path, ["data.splits.gate=4"]))
-    check_gate(load_config(path, ["data.splits.gate=5"]))
+    check_gate(load_config(path, ["data.splits.gate=6"]))
     with pytest.raises(ConfigError, match=r"data\.splits\.gate"):
         create_run(load_config(path, ["data.splits.gate=4"]), path, "run")
     assert [p.name for p in tmp_path.iterdir()] == ["small.yaml"]

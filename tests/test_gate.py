@@ -10,16 +10,8 @@ from scipy.stats import binomtest
 
 from curriculum.config import GateConfig
 from curriculum.errors import StudentError
-from curriculum.gate import (
-    baseline,
-    decide,
-    detectable_gain,
-    false_accept_rate,
-    gate_p_value,
-    power,
-    skill_changes,
-    stopped,
-)
+from curriculum.gate import baseline, decide, skill_changes, stopped
+from curriculum.gate_odds import detectable_gain, false_accept_rate, gate_p_value, level_used, power
 from curriculum.records import Grade, SkillLabel, Verdict
 
 counts = st.integers(0, 60)
@@ -103,6 +95,16 @@ def test_false_accepts_stay_within_alpha(n: int, share: float, alpha: float, noi
     assert 0 <= false_accept_rate(n, share, alpha, noise) <= alpha
 
 
+@given(st.integers(0, 60), st.integers(0, 300), st.sampled_from([0.001, 0.0167, 0.05]), noises)
+def test_a_level_is_used_up_to_the_last_p_value_below_it(
+    discordant: int, same: int, level: float, noise: float
+) -> None:
+    n = discordant + same
+    used = level_used(discordant, n, level, noise)
+    p_values = [gate_p_value(g, discordant - g, n, noise) for g in range(discordant + 1)]
+    assert used == pytest.approx(max((p for p in p_values if p <= level), default=0.0))
+
+
 def test_unmodelled_seed_noise_is_accepted_too_often() -> None:
     assert false_accept_rate(400, 0.2, 0.05, 0.0, true_sd=0.03) > 0.14
     assert false_accept_rate(400, 0.2, 0.05, 0.03, true_sd=0.0) < 0.005
@@ -165,6 +167,17 @@ def test_a_fallen_skill_is_named_and_rolls_back() -> None:
     assert "skill sort fell" in made.reason and "skill add" not in made.reason
 
 
+@pytest.mark.parametrize(("lost", "vetoed"), [(5, False), (6, True)])
+def test_a_skill_falls_at_five_percent_of_falls(lost: int, vetoed: bool) -> None:
+    # Two skills: the two-sided p of 2 / 2^lost is doubled, 0.125 and 0.0625.
+    by_item = labels([("add",)] * 80 + [("sort",)] * 20)
+    before, after = grades([W] * 80 + [C] * 20, "base"), grades([W] * 80 + [W] * lost + [C] * (20 - lost), "a")
+    made = decide(2, "base", "a", before, after, by_item, GateConfig())
+    assert ("skill sort fell" in made.reason) == vetoed
+    (sort,) = (s for s in made.skills if s.skill == "sort")
+    assert sort.p_value == pytest.approx(2 * 2 / 2**lost)
+
+
 def test_items_that_failed_in_either_leave_the_comparison() -> None:
     before = grades([F, C] + [W] * 98, "base")
     after = grades([C, F] + [C] * 98, "a")
@@ -199,3 +212,16 @@ def test_p_values_are_adjusted_for_the_number_of_skills() -> None:
     add, sort = skill_changes(before, after, by_item)
     assert add.p_value == pytest.approx(2 * 2 / 2**6)  # 2 / 2^6 alone, doubled for two skills
     assert sort.p_value == 1.0
+
+
+def test_cells_too_small_for_any_test_burden_no_other() -> None:
+    by_item = {
+        id_: label.model_copy(update={"difficulty": 1 if n < 6 else 2})
+        for n, (id_, label) in enumerate(labels([("add",)] * 11).items())
+    }
+    before, after = dict.fromkeys(by_item, False), dict.fromkeys(by_item, True)
+    easy, hard = skill_changes(before, after, by_item, by_difficulty=True)
+    assert (easy.skill, easy.difficulty, easy.before.n, easy.p_value) == ("add", 1, 6, pytest.approx(2 / 2**6))
+    assert (hard.difficulty, hard.change.gained, hard.p_value) == (2, 5, None)
+    (whole,) = skill_changes(before, after, by_item)
+    assert whole.difficulty is None and "difficulty" not in whole.model_dump()

@@ -114,3 +114,12 @@ def test_cells_add_up_to_their_skill(verdicts: list[Verdict]) -> None:
     )
     assert sum(cell.accuracy.n for cell in profile.cells) == overall.accuracy.n
     assert (overall.accuracy.rate is None) == (overall.accuracy.n == 0)
+
+
+def test_skills_are_shrunk_towards_each_other_and_cells_are_not() -> None:
+    skills = {s.skill: s.shrunk for s in made().skills}
+    assert skills["count"] is None, "no answers, nothing to shrink"
+    add, sort = skills["add"], skills["sort"]
+    assert add is not None and sort is not None
+    assert 0 < sort.rate < add.rate < 0.5, "0 of 2, 1 of 2"
+    assert all(cell.shrunk is None for cell in made().cells)

@@ -15,16 +15,18 @@ from samples import allocation, student_answer, training_row
 from curriculum.config import GateConfig
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide, stopped
-from curriculum.records import Change, Diagnosis, Example, Grade, SkillLabel, StudentAnswer, Verdict
+from curriculum.records import Change, Diagnosis, Example, Grade, ShrunkRate, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import RunReport, StageTiming, Timings, read_timings
 from curriculum.report_allocation import final_price_words, price_words, status_words
 from curriculum.report_build import MAX_FAILURES, ArmGrades, RoundRecords, final_report, round_report
 from curriculum.report_html import render_html
+from curriculum.report_probe import probe_words
 from curriculum.report_text import escape_markdown, fenced, print_terminal, render_markdown, render_terminal
 from curriculum.report_words import cut_words, headline, visible
 from curriculum.round_records import (
     Adapter,
     DroppedRow,
+    ItemSignals,
     MissingSkillProfile,
     RoundPlan,
     SkillPlan,
@@ -187,7 +189,7 @@ def run_report(text: str) -> RunReport:
         final=final_report(
             LABELS, arms(grades(right(8))), text, f"opened once for {text}", {text: arms(grades(right(0)))}
         ),
-        rounds=(round_report(first, {}, {}), round_report(records, examples, labels)),
+        rounds=(round_report(first, {}, LABELS), round_report(records, examples, labels)),
     )
 
 
@@ -250,13 +252,60 @@ def test_round_counts_rows_and_reasons() -> None:
     assert made.failures[0].answer == "gcd" * 5
 
 
+def test_changes_are_shown_by_skill_and_difficulty() -> None:
+    made = run_report("run")
+    assert made.final is not None
+    cells = made.final.cells
+    assert [(c.skill, c.difficulty) for c in cells] == [(s, d) for s in ("add", "gcd") for d in (1, 2, 3)]
+    assert sum(c.before.n for c in cells if c.skill == "add") == 40
+    first = cells[0]
+    assert (first.change.gained, first.change.lost, first.change.n) == (9, 0, 14)
+    assert first.p_value is not None and 2 / 2**9 <= first.p_value <= 6 * 2 / 2**9
+    assert made.rounds[0].cells[0].after.rate is None and made.rounds[1].cells[0].after.rate is not None
+    for page in (render_html(made, TIMINGS), render_markdown(made, TIMINGS)):
+        assert "gcd, difficulty 3" in page and "fewer than six items" in page
+
+
+def test_shrunk_rates_stand_beside_the_raw_ones() -> None:
+    records, examples = round_records("gcd")
+    assert records.profile is not None
+    shrunk = ShrunkRate(rate=0.241, low=0.12, high=0.385, borrowed=0.5)
+    skill = records.profile.skills[0].model_copy(update={"shrunk": shrunk})
+    made = round_report(
+        records._replace(profile=records.profile.model_copy(update={"skills": (skill,)})),
+        examples,
+        LABELS | dict.fromkeys(examples, LABELS["i0"]),
+    )
+    report = run_report("gcd")
+    report = report.model_copy(update={"rounds": (report.rounds[0], made)})
+    for page in (render_html(report, TIMINGS), render_markdown(report, TIMINGS)):
+        assert "24.1 % (12.0–38.5)" in page and "plans use the counts" in page
+
+
+def test_drawn_answers_are_compared_with_those_of_the_base() -> None:
+    records, examples = round_records("gcd")
+    drawn = [
+        [ItemSignals(example_id=f"i{n}", adapter=a, samples=8, correct=c, entropy=None) for n in range(20)]
+        for a, c in (("base", 2), ("run-r01", 4))
+    ]
+    made = round_report(
+        records._replace(drawn_of_base=drawn[0], drawn=drawn[1]),
+        examples,
+        LABELS | dict.fromkeys(examples, LABELS["i0"]),
+    )
+    assert made.probe is not None and [(d.skill, d.change) for d in made.probe.drawn] == [("add", 0.25)]
+    assert "beside those of the base" in probe_words(made) and "add +25.0 points (20 items, p <0.001)" in probe_words(
+        made
+    )
+
+
 def test_failures_are_few_cut_and_spread_over_skills() -> None:
     records, examples = round_records("x" * 2000)
     (id_,) = examples
     diagnoses = [
         records.diagnoses[0].model_copy(update={"missing_skills": (skill,)}) for skill in ["add"] * 20 + ["gcd", "lcm"]
     ]
-    made = round_report(records._replace(diagnoses=diagnoses), examples, {id_: LABELS["i0"]})
+    made = round_report(records._replace(diagnoses=diagnoses), examples, LABELS | {id_: LABELS["i0"]})
     assert len(made.failures) == MAX_FAILURES
     assert [f.missing_skills[0] for f in made.failures[:4]] == ["add", "gcd", "lcm", "add"]
     assert all(len(f.question) < 700 for f in made.failures)
@@ -441,7 +490,7 @@ def test_a_run_without_rounds_or_final_has_every_view() -> None:
 
 def test_a_stopped_round_has_every_view() -> None:
     decision = stopped(1, "base", grades(right(40)), LABELS, "every skill is mastered")
-    made = round_report(RoundRecords(decision=decision, grades_before=grades(right(40))), {}, {})
+    made = round_report(RoundRecords(decision=decision, grades_before=grades(right(40))), {}, LABELS)
     report = run_report("x").model_copy(update={"rounds": (made,), "status": "stopped"})
     for view in (render_html(report, Timings()), render_markdown(report, Timings()), terminal(report, 1)):
         assert "every skill is mastered" in view

@@ -16,7 +16,8 @@ from agents.forecast import forecast
 from agents.graph import run_plain
 from agents.reporting import write_pages
 from curriculum.config import GateConfig, load_config
-from curriculum.gate import decide, gate_p_value
+from curriculum.gate import decide
+from curriculum.gate_odds import gate_p_value
 from curriculum.mixture import training_rows
 from curriculum.plan import PastRound, check_edited
 from curriculum.retention import ALL_ITEMS, Kept, regressed, retention_parts
@@ -69,7 +70,7 @@ def test_what_regressed_is_replayed_on_less_evidence_the_surest_first():
 def decided(*kept: Kept) -> GateDecision:
     """The gate's decision on a candidate with ten items gained, with these parts of the retention set."""
     before, after = grades([W] * 40, "base"), grades([C] * 10 + [W] * 30, "x")
-    return decide(1, "base", "x", before, after, ONE_SKILL, GateConfig(), retention_parts(kept, 0.02))
+    return decide(1, "base", "x", before, after, ONE_SKILL, GateConfig(), None, retention_parts(kept, 0.02))
 
 
 def test_a_fall_on_the_retention_set_rolls_back_what_gained_on_the_gate():

@@ -20,7 +20,7 @@ from agents.session import create_run, open_loop
 from curriculum.config import TrainingConfig, load_config
 from curriculum.errors import ConfigError
 from curriculum.records import Example, Grade, Sampling, SkillLabel, Verdict
-from curriculum.report_words import probe_words
+from curriculum.report_probe import probe_words
 from curriculum.round_records import ItemSignals, MissingSkillProfile
 from curriculum.rundir import read_record, read_records
 from curriculum.signals import item_signals, measured_difficulty, signal_means, with_measured_difficulty
@@ -201,7 +201,7 @@ def test_a_report_says_what_drawn_answers_showed():
         SimpleNamespace(skill="s", signals=means, without_gold=None),
         SimpleNamespace(skill="t", signals=None, without_gold=None),
     ]
-    words = probe_words(SimpleNamespace(probe=SimpleNamespace(skills=skills, repeated=None)))
+    words = probe_words(SimpleNamespace(probe=SimpleNamespace(skills=skills, repeated=None, drawn=())))
     assert "s 62.5 % right (2 items, 8 samples, " in words and "1.00 nats" in words and " t " not in words
     assert probe_words(SimpleNamespace(probe=None)) == ""
 

@@ -71,6 +71,12 @@ STORY = (
 )
 
 
+BUS = (
+    "There were 40 people at the station in the early morning. Two buses took half of them to the old town. Then 9 "
+    "more people came to the station on foot. How many people were left?"
+)
+
+
 @pytest.mark.parametrize(
     ("candidate", "held_out", "reason"),
     [
@@ -78,6 +84,15 @@ STORY = (
         (STORY.replace("Amanda", "Josie"), STORY, "near duplicate"),
         (STORY.replace("$25", "$26"), STORY, None),
         (STORY.replace("$9", "$25").replace("set that costs $25", "set that costs $9"), STORY, None),
+        (STORY.replace("Amanda", "Josie").replace("She plans to buy", "And she would like"), STORY, "near duplicate"),
+        (BUS.replace("Two", "Three"), BUS, None),
+        (". ".join([BUS.split(". ")[i] for i in (1, 0, 2, 3)]), BUS, "near duplicate"),
+        ("Two buses leave. At night 9 come back. In the morning half of 40 people wait. How many leave?", BUS, None),
+        (f"Here is what a quiz of last year asked its guests. {STORY} Write down every step.", STORY, "near duplicate"),
+        (STORY, f"Here is what a quiz of last year asked its guests. {STORY} Write down every step.", "near duplicate"),
+        (STORY[: STORY.index("How much")], STORY, "near duplicate"),
+        (f"Here is what a quiz asked. {STORY.replace('$25', '$26')} Write down every step.", STORY, None),
+        ("What is 12 + 7?", "First find 3 * 4. What is 12 + 7?", None),
         ("Please spell this: cat", "Spell this: cat", "near duplicate"),
         ("Spell this: cat", "Spell this: the cat", "near duplicate"),
         ("Spell this: the", "Spell this: a", None),
@@ -96,6 +111,8 @@ def test_generated_questions_that_differ_in_one_word_are_different() -> None:
         for n, animal in enumerate(["cats", "ducks"])
     )
     assert leaks([cats], [ducks]) == {}
+    longer = make(f"Read this. {cats.question}", 4, source="reasoning_gym:other")
+    assert leaks([longer], [cats]) == {}, "two generated questions"
     rewritten = make(cats.question.replace("Your task", "Our task"), 3)
     assert "near duplicate" in leaks([rewritten], [cats])[rewritten.id]
 
