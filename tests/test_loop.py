@@ -269,7 +269,7 @@ def test_help_does_not_import_the_heavy_libraries() -> None:
 
 def test_the_forecast_spends_nothing(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    done = tutelage("forecast", config)
+    done = tutelage("forecast", config, "--set", "rounds=1")
     assert done.code == 0 and "smallest gain" in done.out and "Warning" not in done.out
     assert "Warning" in tutelage("forecast", config, "--set", "data.splits.gate=20").out
     assert [p.name for p in tmp_path.iterdir()] == ["small.yaml"]
