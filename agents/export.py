@@ -186,6 +186,8 @@ def _write_merged(accepted: Accepted, folder: Path) -> Mapping[str, str]:
     for file in folder.iterdir():
         if file.suffix not in MODEL_FILES:  # whatever else lay in the base's folder
             file.unlink()
+        else:  # safetensors makes files only their owner can read
+            file.chmod(0o644)
     return dict(event["files"])
 
 
