@@ -9,6 +9,7 @@ import typer
 
 from agents.exits import Json, user_errors
 
+Side = Annotated[str, typer.Argument(help="A run's folder, or RUN:ROUND for the candidate of a round (0: the base)")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder, such as runs/quickstart-1")]
 
 
@@ -33,3 +34,25 @@ def export(
         if json_:
             line = {"status": "ok", "run": str(run), "export": str(folder), "adapter": accepted.adapter.name}
             sys.stdout.write(json.dumps(line) + "\n")
+
+
+def compare(
+    a: Side,
+    b: Side,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of tables")] = False,
+    json_: Json = False,
+) -> None:
+    """Compare what the adapters of two runs, or of two rounds, answered on the same items. Writes nothing."""
+    with user_errors(json_):
+        from rich.console import Console
+
+        from agents.compare_runs import compare_runs
+        from curriculum.run_comparison_text import comparison_markdown, comparison_terminal
+
+        made = compare_runs(a, b)
+        if markdown:
+            sys.stdout.write(comparison_markdown(made))
+        else:
+            Console(highlight=False).print(comparison_terminal(made))
+        if json_:
+            sys.stdout.write(json.dumps({"status": "ok", **made.model_dump(mode="json")}) + "\n")
