@@ -83,7 +83,7 @@ def open_accepted(path: Path) -> Accepted:
         raise RunDirError(f"{path}: expected a student with weights, got a run of the FAKE student: it has no adapter")
     trained = {r.candidate: r.round for r in report.rounds if r.candidate}
     rounds = _lineage(run, name, trained)
-    stages = ["prepare", "label", "final", f"answers/{name}/final"]
+    stages = ["prepare", "label", "final", "answers/base/final", f"answers/{name}/final"]
     stages += [f"round_{r:02d}/{stage}" for r in rounds for stage in ("build", "train", "gate")]
     adapter = read_record(run.round_stage(trained[name], "train") / "adapter.json", Adapter)
     check_files(run.round_stage(adapter.round, "train") / name, adapter.files)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from agents.accepted import ADAPTER_FILES, Accepted, open_accepted
+from agents.inspect_log import require_inspect, write_inspect_logs
 from curriculum.errors import UserError
 from curriculum.lm_eval_task import agrees, make_task
 from curriculum.model_card import Card, render_card
@@ -38,15 +39,20 @@ model = AutoModelForCausalLM.from_pretrained(HERE)
 # or: vllm serve HERE"""
 
 
-def export_run(path: Path, to: Path | None, merged: bool, say: Callable[[str], None]) -> tuple[Path, Accepted]:
+def export_run(
+    path: Path, to: Path | None, merged: bool, say: Callable[[str], None], inspect: bool = False
+) -> tuple[Path, Accepted]:
     """Writes the export into `to`, or beside the run; returns where it is and what was exported.
 
     Raises:
         RunDirError: no finished run with an accepted adapter, or its files are not those it recorded.
-        UserError: the target exists, or the base to merge into cannot be had or is not the one trained on.
+        UserError: the target exists, Inspect's library is missing, or the base to merge into cannot be had or is not
+            the one trained on.
     """
     target = path.resolve().with_name(f"{path.resolve().name}-export") if to is None else to
     _check_target(path, target)
+    if inspect:
+        require_inspect()
     accepted = open_accepted(path)
     with _new_folder(target) as draft:
         for name in ADAPTER_FILES:
@@ -54,6 +60,8 @@ def export_run(path: Path, to: Path | None, merged: bool, say: Callable[[str], N
         say(f"training set: {_write_training_set(accepted, draft / TRAINING_SET)} rows")
         card = _card(accepted, _write_task(accepted, draft / CROSS_CHECK))
         _write_config(accepted, draft / "config.yaml")
+        if inspect:
+            write_inspect_logs(accepted, draft / "inspect")
         if merged:
             say("merging the adapter into its base")
             of_merged = card._replace(

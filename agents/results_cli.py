@@ -19,6 +19,9 @@ def export(
     merged: Annotated[
         bool, typer.Option("--merged", help="Also write the base with the adapter merged into it")
     ] = False,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Also write the final answers as logs for Inspect")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Write the accepted adapter, its training set, a model card and a cross-check where others can load them."""
@@ -27,7 +30,7 @@ def export(
         from agents.progress import ProgressPrinter
 
         progress = ProgressPrinter()
-        folder, accepted = export_run(run, to, merged, progress.say)
+        folder, accepted = export_run(run, to, merged, progress.say, inspect)
         progress.say(f"{accepted.adapter.name} is in {folder}")
         if accepted.names_this_machine:
             progress.say("look before you publish: config.yaml or adapter_config.json names a folder of this machine")

@@ -16,7 +16,7 @@ from tiny_model import make_tiny_model
 from agents.export import export_run
 from curriculum.config import load_config
 from curriculum.errors import UserError
-from curriculum.records import Grade
+from curriculum.records import Grade, StudentAnswer
 from curriculum.rundir import read_records
 
 pytestmark = pytest.mark.real
@@ -214,7 +214,7 @@ def test_another_base_is_not_merged_into(run: Path, base: Path, tmp_path: Path) 
 def test_lm_eval_says_of_the_recorded_answers_what_the_strict_extraction_says(
     exported: tuple[Path, Finished], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'tutelage[export]'")
+    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'tutelage[lm-eval]'")
     from lm_eval.api.model import LM
     from lm_eval.tasks import TaskManager
 
@@ -245,3 +245,28 @@ def test_lm_eval_says_of_the_recorded_answers_what_the_strict_extraction_says(
     prompt = made["samples"][task][0]["arguments"][0][0]
     doc = made["samples"][task][0]["doc"]
     assert prompt.startswith(doc["system"]) and prompt.rstrip().endswith(doc["question"])
+
+
+def test_inspect_reads_its_logs_as_the_run_recorded_them(run: Path, tmp_path: Path) -> None:
+    log = pytest.importorskip("inspect_ai.log", reason="Inspect is not installed: pip install 'tutelage[inspect]'")
+    folder, accepted = export_run(run, tmp_path / "once", False, lambda _: None, inspect=True)
+    report = json.loads((run / "report.json").read_text())["final"]
+    for name, adapter in (("base", "base"), ("adapter", accepted.adapter.name)):
+        made = log.read_eval_log(str(folder / "inspect" / f"{name}.json"))
+        lenient, strict = made.results.scores
+        assert made.status == "success" and made.eval.model == f"tutelage/{adapter}"
+        assert lenient.metrics["accuracy"].value == report[name]["rate"]
+        assert strict.metrics["high95"].value == report["strict"][name]["high"]
+        answers = read_records(run / "answers" / adapter / "final" / "answers.jsonl", StudentAnswer)
+        assert [(s.id, s.output.completion) for s in made.samples] == [(a.example_id, a.text) for a in answers]
+        assert sum(s.scores["lenient"].value == "C" for s in made.samples) == report[name]["correct"]
+        assert {s.metadata["skills"][0] for s in made.samples} == {s["skill"] for s in report["skills"]}
+    again, _ = export_run(run, tmp_path / "again", False, lambda _: None, inspect=True)
+    assert (again / "SHA256SUMS").read_text() == (folder / "SHA256SUMS").read_text()
+
+
+def test_logs_for_inspect_need_its_library(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.inspect_log.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'tutelage\[inspect\]'"):
+        export_run(run, tmp_path / "new", False, lambda _: None, inspect=True)
+    assert not list(tmp_path.iterdir())
