@@ -4,6 +4,7 @@ Everything is written into a folder of another name, which is renamed when it is
 bytes (a merged model: on the same kind of CPU). Nothing is decided here.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -135,12 +136,14 @@ def _rows(accepted: Accepted) -> Iterator[dict[str, Any]]:
                 continue
             plain = row.model_dump(mode="json", exclude={"schema_version", "round", "solution"})
             asked = prompt_messages(accepted.prompt.text, row.history, row.question)
-            yield plain | {
+            whole = plain | {
                 "taught_in_round": round_,
                 "first_round": row.round,
                 "other_targets": list(row.other_targets),
                 "messages": [*(m.model_dump() for m in asked), {"role": "assistant", "content": row.target}],
             }
+            # Arrow holds no lone surrogates, which an LLM's reply may.
+            yield json.loads(json.dumps(whole, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 class CrossCheck(NamedTuple):
@@ -168,7 +171,8 @@ def _write_task(accepted: Accepted, folder: Path) -> CrossCheck:
     return CrossCheck(
         f"{CROSS_CHECK}/ is a cross-check by lm-evaluation-harness: {task.items} final items, read by the strict "
         f"extraction, right by lm-eval's own exact match.{left} Of {compared} recorded answers of the adapter that "
-        f"rule and our strict extraction say the same of {same}.",
+        f"rule and our strict extraction say the same of {same}. Its items have their gold answers: leave the folder "
+        "out where the final split has to stay unseen.",
         f"# in HERE/{CROSS_CHECK}: lm_eval run --include_path . --tasks {task.name} --model hf "
         "--model_args pretrained=BASE,peft=.. --apply_chat_template",
     )

@@ -17,7 +17,7 @@ from agents.export import export_run
 from curriculum.config import load_config
 from curriculum.errors import UserError
 from curriculum.records import Grade, StudentAnswer
-from curriculum.rundir import read_records
+from curriculum.rundir import file_hash, read_records
 
 pytestmark = pytest.mark.real
 
@@ -107,6 +107,20 @@ def test_the_training_set_has_every_row_with_where_it_came_from(exported: tuple[
     system = yaml.safe_load((Path(__file__).parents[1] / "prompts" / "student_answer.yaml").read_text())["text"]
     for row in rows:
         assert [m["content"] for m in row["messages"]] == [system, row["question"], row["target"]]
+
+
+def test_a_text_that_arrow_cannot_hold_is_exported_without_what_it_cannot(run: Path, tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    rows = copy / "round_02" / "build" / "training_set.jsonl"
+    first, rest = rows.read_bytes().split(b"\n", 1)
+    rows.write_bytes(json.dumps(json.loads(first) | {"question": "a\ud800b"}).encode() + b"\n" + rest)
+    edit(rows.with_name("done.json"), lambda done: done["outputs"].update({rows.name: file_hash(rows)}))
+    folder, _ = export_run(copy, None, False, lambda _: None)
+    taught = load_from_disk(folder / "training_set").filter(lambda row: row["taught_in_round"] == 2)
+    assert taught[0]["question"] == "a?b"
 
 
 def test_the_card_is_the_hubs_and_has_the_evidence(exported: tuple[Path, Finished], run: Path, base: Path) -> None:
