@@ -5,12 +5,13 @@ folder. The same run gives the same bytes; the logs' time is that at which the r
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.accepted import Accepted
-from curriculum.errors import UserError
+from curriculum.errors import RunDirError, UserError
 from curriculum.records import BASE, Example, Grade, SkillLabel, StudentAnswer, Verdict, content_id
 from curriculum.rundir import read_json, read_records
 from curriculum.statistics import wilson
@@ -37,12 +38,16 @@ def require_inspect() -> None:
 
 
 def write_inspect_logs(accepted: Accepted, folder: Path) -> None:
-    """Writes `base.json` and `adapter.json` into `folder`."""
+    """Writes a log of the base and one of the adapter into `folder`."""
     from inspect_ai.log import write_eval_log
 
     folder.mkdir()
     for name, adapter in (("base", BASE), ("adapter", accepted.adapter.name)):
-        write_eval_log(_log(accepted, adapter), (folder / f"{name}.json").absolute(), format="json")
+        log = _log(accepted, adapter)
+        # The viewer lists no file whose name does not begin with a time.
+        at = datetime.fromisoformat(str(log.eval.created)).strftime("%Y-%m-%dT%H-%M-%S+00-00")
+        file = folder / f"{at}_{name}_{log.eval.eval_id}.json"
+        write_eval_log(log, file.absolute(), format="json")
 
 
 def _log(accepted: Accepted, adapter: str) -> "EvalLog":
@@ -61,7 +66,7 @@ def _log(accepted: Accepted, adapter: str) -> "EvalLog":
     return EvalLog(
         status="success",
         eval=EvalSpec(
-            created=read_json(run.path / "run.json")["created"],
+            created=_begun(accepted),
             eval_id=id_,
             run_id=id_,
             task_id=id_,
@@ -92,6 +97,15 @@ def _log(accepted: Accepted, adapter: str) -> "EvalLog":
         ),
         samples=samples,
     )
+
+
+def _begun(accepted: Accepted) -> str:
+    path = accepted.run.path / "run.json"
+    created = str(read_json(path).get("created"))
+    try:
+        return datetime.fromisoformat(created).astimezone(UTC).isoformat(timespec="seconds")
+    except ValueError:
+        raise RunDirError(f"{path}: expected the time of its beginning in `created`, got {created[:40]!r}") from None
 
 
 def _sample(
