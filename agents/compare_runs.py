@@ -74,7 +74,7 @@ def read_side(text: str) -> Read:
     """
     found = None if Path(text).is_dir() else re.fullmatch(r"(.+):([0-9]{1,6})", text)
     path, round_ = (Path(found[1]), int(found[2])) if found else (Path(text), None)
-    run, config = open_run(path)
+    run, config = open_run(path, only_read=True)
     report = gather(run, config)
     adapter = _adapter(path, report, round_)
     side = Side(run=report.run, round=round_, adapter=adapter, base=report.base, base_hash=report.base_hash)
@@ -113,11 +113,10 @@ def _examined(read: Read, split: str) -> Examined:
 
 
 def _facts(read: Read, kind: str) -> Mapping[str, JsonValue]:
-    identity = flatten(read.config.identity())
-    if kind == "identity":
-        return identity
-    if kind == "operational":
-        everything = flatten(read.config.model_dump(mode="json"))
-        return {key: value for key, value in everything.items() if key not in identity}
     facts = read_json(read.run.path / "run.json")
+    if kind == "identity":  # as recorded: what the config of an older run lacks has the defaults of today there
+        return flatten(facts["identity"])
+    if kind == "operational":
+        everything, identity = flatten(read.config.model_dump(mode="json")), flatten(read.config.identity())
+        return {key: value for key, value in everything.items() if key not in identity}
     return flatten({key: facts.get(key) for key in MADE_WITH} | {"base files": read.side.base_hash})

@@ -80,7 +80,7 @@ def export_run(
 
 def _write_config(accepted: Accepted, path: Path) -> None:
     """The config that makes such a run, without operational keys: nobody needs the addresses that were asked."""
-    shipped = {"rounds": accepted.config.rounds, **accepted.config.identity()}
+    shipped = {"rounds": accepted.config.rounds, **accepted.identity}
     path.write_text(yaml.safe_dump(shipped, sort_keys=False), encoding="utf-8")
 
 

@@ -151,6 +151,18 @@ def test_rounds_are_compared_on_the_gate_split_unless_both_answered_the_final_on
 
 
 @pytest.mark.real
+def test_a_run_of_an_older_version_is_compared_and_what_it_did_not_know_is_named(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    edit(copy / "run.json", lambda facts: facts["identity"]["gate"].pop("retrain_sd"))
+    made = compare_runs(str(copy), str(run))
+    assert [(d.key, d.a, d.b, d.kind) for d in made.differences] == [("gate.retrain_sd", None, 0.0, "identity")]
+    edit(copy / "run.json", lambda facts: facts["identity"]["gate"].update(alpha=0.01))
+    with pytest.raises(UserError, match=r"gate\.alpha: 0\.01 → 0\.05"):
+        compare_runs(str(copy), str(run))
+
+
+@pytest.mark.real
 def test_what_cannot_be_compared_is_refused(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
