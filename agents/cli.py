@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from agents.exits import INTERRUPTED, OVER_BUDGET, ConfigPath, Json, Set, user_errors
+from agents.results_cli import compare, export
 from agents.teacher_cli import teacher_app
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at the data of a config.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(teacher_app, name="teacher")
+app.command()(export)
+app.command()(compare)
 Trust = Annotated[bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]
 

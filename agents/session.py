@@ -116,8 +116,10 @@ def measuring_folder(config: Config, name: str) -> Path:
     return path
 
 
-def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]:
+def open_run(path: Path, overrides: Sequence[str] = (), only_read: bool = False) -> tuple[RunDir, Config]:
     """Opens an existing run, with overrides of operational keys.
+
+    To be `only_read` it may be of a version that did not know every key of today.
 
     Raises:
         RunDirError: not a run's folder, or keys of the run's identity differ; they are named.
@@ -126,9 +128,8 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Config]
         raise RunDirError(f"{path}: expected a run's folder with a run.json. Start one with: tutelage run CONFIG")
     config = load_config(path / "config.yaml", overrides)
     began, now = flatten(read_json(path / "run.json")["identity"]), flatten(config.identity())
-    changed = [
-        f"  {key}: {began.get(key)} → {now.get(key)}" for key in sorted(began | now) if began.get(key) != now.get(key)
-    ]
+    keys = sorted(began if only_read else began | now)
+    changed = [f"  {key}: {began.get(key)} → {now.get(key)}" for key in keys if began.get(key) != now.get(key)]
     if changed:
         raise RunDirError(
             f"{path}: these keys are the run's identity and cannot change within it:\n"

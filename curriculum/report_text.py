@@ -27,6 +27,23 @@ MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!@]|:(?=//))")
 
 def render_markdown(report: RunReport, timings: Timings) -> str:
     """The whole report as one Markdown document."""
+    return (
+        markdown_environment()
+        .get_template("report.md.jinja")
+        .render(
+            report=report,
+            timings=timings,
+            words=words,
+            teacher_words=teacher_words,
+            rules=report_allocation,
+            evidence=report_evidence,
+            probes=report_probe,
+        )
+    )
+
+
+def markdown_environment() -> Environment:
+    """Where Markdown templates are rendered: every value is escaped, and the filter `fenced` makes a code block."""
     environment = Environment(
         loader=PackageLoader("curriculum"),
         autoescape=True,
@@ -37,15 +54,7 @@ def render_markdown(report: RunReport, timings: Timings) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["fenced"] = fenced
-    return environment.get_template("report.md.jinja").render(
-        report=report,
-        timings=timings,
-        words=words,
-        teacher_words=teacher_words,
-        rules=report_allocation,
-        evidence=report_evidence,
-        probes=report_probe,
-    )
+    return environment
 
 
 def _escape_value(value: Any) -> Markup:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from finished_run import give_weights, make_fake_run
 from safetensors.torch import load_file, save_file
 from test_vllm_server import group, until_gone
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 from transformers import AutoTokenizer
 
+from agents.export import export_run
 from curriculum.config import TrainingConfig
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
@@ -166,6 +168,14 @@ def test_an_adapter_whose_layers_have_wrong_names_is_found_out_though_it_loads(s
     canary = served(server, base, "wrong-names", adapter)
     assert canary["verdict"] == "other"
     assert canary["served"] == pytest.approx(canary["others"]["base"], rel=1e-3)
+
+
+def test_an_exported_adapter_loads_with_all_that_lies_beside_it(server, base, tmp_path):
+    run = make_fake_run(tmp_path)
+    give_weights(run, base)
+    folder, accepted = export_run(run, None, False, lambda _: None)
+    Client([server.url], server.key, "x").load_adapter("exported", str(folder))
+    assert served(server, base, "exported", accepted.folder)["verdict"] == "same"
 
 
 def test_an_old_adapter_under_a_new_name_is_found_out(server, base, adapter, tmp_path):

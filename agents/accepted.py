@@ -1,0 +1,133 @@
+"""The accepted adapter of a finished run, checked against what the run recorded of it.
+
+What an export is made of is read here and nowhere else: a file that is not as the run left it is refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agents.reporting import gather
+from agents.session import open_run
+from curriculum.config import Config
+from curriculum.data_config import FileData
+from curriculum.errors import RunDirError
+from curriculum.model_card import Base, honest_base
+from curriculum.prompts import Prompt, system_prompt
+from curriculum.records import BASE, content_id
+from curriculum.report import RunReport
+from curriculum.round_records import Adapter
+from curriculum.rundir import DONE, RunDir, file_hash, is_whole, read_json, read_record
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+class Accepted(NamedTuple):
+    """What is exported: a run's accepted adapter, checked against the run's records."""
+
+    run: RunDir
+    config: Config
+    identity: Mapping[str, Any]
+    """What determined the run, as it recorded it."""
+    report: RunReport
+    adapter: Adapter
+    rounds: tuple[int, ...]
+    """The rounds whose training sets taught it, the oldest first: more than one where it went on from an adapter."""
+    prompt: Prompt
+
+    @property
+    def folder(self) -> Path:
+        """Where the run has its files."""
+        return self.run.round_stage(self.adapter.round, "train") / self.adapter.name
+
+    @property
+    def base(self) -> Base:
+        """The base's honest name."""
+        return honest_base(self.config.student.base, self.config.student.revision, self._local_base)
+
+    @property
+    def names_this_machine(self) -> bool:
+        """Whether the config or the adapter's own config names a folder of this machine."""
+        return self._local_base or isinstance(self.config.data, FileData)
+
+    @property
+    def _local_base(self) -> bool:
+        name = self.config.student.base
+        return name.startswith(("/", ".", "~")) or Path(name).expanduser().is_dir()
+
+    @property
+    def answers(self) -> Path:
+        """Its answers on the final split."""
+        return self.run.stage_path("answers") / self.adapter.name / "final"
+
+
+def open_accepted(path: Path) -> Accepted:
+    """The accepted adapter of a finished run, after every check.
+
+    Raises:
+        RunDirError: no finished run with an accepted adapter, or its files are not those it recorded.
+        ConfigError: the run's system prompt cannot be read any more.
+    """
+    run, config = open_run(path, only_read=True)
+    identity = read_json(path / "run.json")["identity"]
+    # Not the config's: that has keys of today, too.
+    report = gather(run, config).model_copy(update={"config_hash": content_id(identity, 64)})
+    if report.final is None:
+        raise RunDirError(
+            f"{path}: expected a finished run, got one whose final test is still to come. Go on with: "
+            f"tutelage resume {path}"
+        )
+    name = report.final.adapter_name
+    if name == BASE:
+        raise RunDirError(
+            f"{path}: expected a run with an accepted adapter, got one that accepted none: the student is still the "
+            "base, and there is nothing to export. `tutelage report` says why each round was rolled back"
+        )
+    if config.student.engine == "fake":
+        raise RunDirError(f"{path}: expected a student with weights, got a run of the FAKE student: it has no adapter")
+    trained = {r.candidate: r.round for r in report.rounds if r.candidate}
+    rounds = _lineage(run, name, trained)
+    stages = ["prepare", "label", "final", "answers/base/final", f"answers/{name}/final"]
+    stages += [f"round_{r:02d}/{stage}" for r in rounds for stage in ("build", "train", "gate")]
+    adapter = read_record(run.round_stage(trained[name], "train") / "adapter.json", Adapter)
+    check_files(run.round_stage(adapter.round, "train") / name, adapter.files)
+    for stage in stages:
+        if not is_whole(run.stage_path(stage)):
+            raise RunDirError(
+                f"{run.stage_path(stage)}: expected the files that its {DONE} names, got others. Put them back from a "
+                "copy: what was changed after the run ended cannot be exported"
+            )
+    prompt = system_prompt(config.student)
+    told = read_json(run.round_stage(adapter.round, "train") / DONE)["inputs"]["prompt"]
+    if prompt.hash != told:
+        raise RunDirError(
+            f"{path}: expected the system prompt that the student was taught with (hash {told}), got another (hash "
+            f"{prompt.hash}). Put student.system_prompt_file back as it was, or use the version of Tutelage that "
+            "run.json names"
+        )
+    return Accepted(run, config, identity, report, adapter, rounds, prompt)
+
+
+def check_files(folder: Path, recorded: Mapping[str, str]) -> None:
+    """Makes sure an adapter's files are those the run recorded.
+
+    Raises:
+        RunDirError: with the file and both hashes.
+    """
+    for name in ADAPTER_FILES:
+        expected = recorded.get(name)
+        got = file_hash(folder / name) if (folder / name).is_file() else None
+        if expected is None or got != expected:
+            raise RunDirError(
+                f"{folder / name}: expected the file that the run recorded (SHA-256 {expected or 'none'}), got "
+                f"{f'one with {got}' if got else 'none'}. It was changed after the training: put it back from a copy, "
+                "or train again"
+            )
+
+
+def _lineage(run: RunDir, name: str, trained: Mapping[str, int]) -> tuple[int, ...]:
+    rounds: list[int] = []
+    while name != BASE:
+        rounds.insert(0, trained[name])
+        name = read_json(run.round_stage(trained[name], "train") / DONE)["inputs"]["start"]
+    return tuple(rounds)
