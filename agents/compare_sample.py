@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from agents.progress import ProgressPrinter
 from agents.teacher_check import sample_of_pool
-from curriculum.config import Config
+from curriculum.config import Config, load_config
 from curriculum.data import read_labels
 from curriculum.errors import RunDirError, UserError
 from curriculum.mixture import index_pool
@@ -23,6 +23,7 @@ from curriculum.records import (
     content_id,
 )
 from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
+from curriculum.teacher_config import TeacherConfig
 
 
 class RunSample(NamedTuple):
@@ -39,6 +40,8 @@ class RunSample(NamedTuple):
     """The catalogue after a person's edits."""
     moved: Mapping[str, str | None]
     pool_sizes: Mapping[str, Mapping[int, int]]
+    teacher: TeacherConfig | None
+    """Who its teacher was; none where its config is another version's."""
 
 
 class Sample(NamedTuple):
@@ -106,8 +109,16 @@ def sample_of_run(path: Path, seed: int, items: int) -> Sample:
         edited=edited,
         moved=dict(read_json(moved)["moved"]) if moved.exists() else {},
         pool_sizes=index_pool((r.example_id, r.skills, r.difficulty) for r in pool).sizes(),
+        teacher=_teacher_of(path),
     )
     return Sample(chosen, read_record(proposed, SkillCatalogue) if proposed.exists() else edited, [], known)
+
+
+def _teacher_of(run: Path) -> TeacherConfig | None:
+    try:
+        return load_config(run / "config.yaml").teacher
+    except UserError:
+        return None
 
 
 def sample_with_labels(config: Config, path: Path, items: int, progress: ProgressPrinter) -> Sample:

@@ -19,7 +19,9 @@ from curriculum.config import Config
 from curriculum.errors import UserError
 from curriculum.grading import Grader
 from curriculum.records import Message, Skill, SkillCatalogue, SkillLabel, Verdict, content_id
-from curriculum.teacher_config import ROLES
+from curriculum.teacher_config import ROLES, Endpoint, Role, TeacherConfig
+
+COMPARED: tuple[Role, ...] = ("label", "diagnose")
 
 
 class Contender:
@@ -88,14 +90,23 @@ def _llm(teacher: Teacher) -> LLMTeacher:
 
 
 def _is_of_run(side: Contender, run: RunSample) -> bool:
-    """Whether the run's labels and diagnoses are this teacher's, made with the prompts there are now."""
-    if not side.llm or not run.diagnosed or side.config.teacher.labels == "data":
+    """Whether the run's labels and diagnoses are this teacher's: same model, settings and prompts as now."""
+    settings = side.config.teacher
+    if not side.llm or not run.diagnosed or settings.labels == "data" or run.teacher is None:
+        return False
+    if run.teacher.kind == "offline" or any(_way(settings, role) != _way(run.teacher, role) for role in COMPARED):
         return False
     with closing(_llm(side.teacher(ProgressPrinter()))) as teacher:
-        prompts = {role: teacher.identity[f"prompt.{role}"] for role in ("label", "diagnose")}
+        prompts = {role: teacher.identity[f"prompt.{role}"] for role in COMPARED}
     made = {("label", r.teacher, r.prompt_hash) for i, r in run.labels.items() if i in run.grades}
     made |= {("diagnose", d.teacher, d.prompt_hash) for d in run.diagnoses}
     return made <= {(role, side.models[role], prompt) for role, prompt in prompts.items()}
+
+
+def _way(teacher: TeacherConfig, role: Role) -> tuple[Endpoint, int]:
+    """All that makes a role's replies what they are, but for the address: one model may be served at several."""
+    endpoint = teacher.endpoint(role)
+    return endpoint._replace(base_url="", key_variable=None, concurrency=0, prices=None), teacher.rows_per_call
 
 
 def _largest_catalogue(side: Contender, sample: Sample, teacher: LLMTeacher, dry: DryClient) -> SkillCatalogue:

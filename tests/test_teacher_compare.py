@@ -104,6 +104,20 @@ def test_two_teachers_on_a_runs_failures(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "runs" / "compare" / "compare.json").read_text()) == again.model_dump(mode="json")
 
 
+@pytest.mark.parametrize(
+    ("keys", "taken_over"),
+    [({}, True), ({"concurrency": 2}, True), ({"temperature": 0.5}, False), ({"rows_per_call": 2}, False)],
+)
+def test_a_runs_replies_are_taken_over_only_by_who_was_asked_like_it(
+    keys: dict[str, Any], taken_over: bool, tmp_path: Path
+) -> None:
+    with FakeChatServer() as server:
+        run = run_to_the_diagnosis(config_with(tmp_path, server, **DATA_SKILLS), "run-a")
+        configs = [load_config(config_with(tmp_path, server, **DATA_SKILLS, **of)) for of in (keys, {"model": "twin"})]
+        made, _ = compare(configs, run=run)
+    assert [x.taken_over for x in made.labellers] == [taken_over, False]
+
+
 def test_the_same_words_lead_to_the_same_plan(tmp_path: Path) -> None:
     with FakeChatServer() as server:
         run = run_to_the_diagnosis(config_with(tmp_path, server, **DATA_SKILLS), "run-a")
