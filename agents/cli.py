@@ -5,21 +5,19 @@ go on. `--json` prints one machine-readable last line.
 """
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from agents.exits import INTERRUPTED, OVER_BUDGET, ConfigPath, Json, Set, user_errors
+from agents.bench_cli import bench
+from agents.exits import INTERRUPTED, OVER_BUDGET, ConfigPath, Json, Set, graceful_stop, user_errors
 from agents.results_cli import compare, export
 from agents.teacher_cli import teacher_app
 
 if TYPE_CHECKING:
-    from agents.loop import Loop, State
+    from agents.loop import State
     from curriculum.config import Config
     from curriculum.rundir import RunDir
 
@@ -35,6 +33,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(teacher_app, name="teacher")
 app.command()(export)
 app.command()(compare)
+app.command()(bench)
 Trust = Annotated[bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]
 
@@ -166,12 +165,18 @@ def data_check(config: ConfigPath, set_: Set = None, json_: Json = False) -> Non
 
 
 @app.command()
-def schema(what: Annotated[Literal["report", "config"], typer.Argument(help="report or config")]) -> None:
-    """Print the JSON schema of `report.json` or of a config."""
+def schema(
+    what: Annotated[Literal["report", "bench", "config"], typer.Argument(help="report, bench or config")],
+) -> None:
+    """Print the JSON schema of `report.json`, of `bench.json` or of a config."""
+    from pydantic import BaseModel
+
+    from curriculum.bench_report import BenchReport
     from curriculum.config import Config
     from curriculum.report import RunReport
 
-    model = RunReport if what == "report" else Config
+    models: dict[str, type[BaseModel]] = {"report": RunReport, "bench": BenchReport, "config": Config}
+    model = models[what]
     typer.echo(json.dumps(model.model_json_schema(), indent=1, sort_keys=True))
 
 
@@ -197,7 +202,7 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     status = "finished"
     state: State = {}
     try:
-        with open_loop(directory, config, progress) as loop, _graceful_stop(loop, control):
+        with open_loop(directory, config, progress) as loop, graceful_stop(loop, control.request_drain):
             state = run_graph(loop, control)
     except BudgetReached as reached:
         status = "over_budget"
@@ -223,25 +228,6 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
         _json_line(directory, status, rounds)
     if status in ("interrupted", "over_budget"):
         raise typer.Exit(INTERRUPTED if status == "interrupted" else OVER_BUDGET)
-
-
-@contextmanager
-def _graceful_stop(loop: "Loop", control: object) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks for a stop at the next safe point; the second ends at once."""
-
-    def ask(number: int, frame: object) -> None:
-        loop.stopping.set()
-        control.request_drain(signal.Signals(number).name)  # type: ignore[attr-defined]
-        for each in before:
-            signal.signal(each, before[each])
-        loop.say("stopping at the next safe point; once more to stop at once")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _json_line(directory: "RunDir", status: str, rounds: int) -> None:

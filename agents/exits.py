@@ -4,12 +4,16 @@ What a user can fix prints one message and exits with 2; a stop on request exits
 """
 
 import json
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from agents.loop import Loop
 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key: a.b=c")]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line")]
@@ -56,3 +60,25 @@ def user_errors(json_: bool) -> Iterator[None]:
         raise typer.Exit(2 if isinstance(error, UserError | OSError) else 1) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def graceful_stop(loop: "Loop", also: Callable[[str], object] = lambda name: None) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks for a stop at the next safe point; the second ends at once.
+
+    `also` is called with the signal's name.
+    """
+
+    def ask(number: int, frame: object) -> None:
+        loop.stopping.set()
+        also(signal.Signals(number).name)
+        for each in before:
+            signal.signal(each, before[each])
+        loop.say("stopping at the next safe point; once more to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents.final import OPENINGS
 from agents.session import check_gate, new_folder, open_run, write_first_files
-from curriculum.config import Config, flatten, load_config
+from curriculum.config import Config, changed_keys, load_config
 from curriculum.errors import RunDirError
 from curriculum.records import BASE
 from curriculum.report import RoundReport
@@ -58,8 +58,7 @@ def fork_run(
 
 def _changed(source: Path, before: Config, after: Config) -> dict[str, list[object]]:
     """The identity keys that differ, with both values."""
-    old, new = flatten(before.identity()), flatten(after.identity())
-    changed = {key: [old.get(key), new.get(key)] for key in sorted(old | new) if old.get(key) != new.get(key)}
+    changed = changed_keys(before.identity(), after.identity())
     early = [f"  {key}: {was} → {now}" for key, (was, now) in changed.items() if not key.startswith(MAY_DIFFER)]
     if early:
         raise RunDirError(

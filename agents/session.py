@@ -21,7 +21,7 @@ from agents.loop import Loop
 from agents.progress import ProgressPrinter
 from agents.teacher import OfflineTeacher, Teacher
 from agents.wire import read_key
-from curriculum.config import Config, flatten, load_config
+from curriculum.config import Config, changed_keys, flatten, load_config
 from curriculum.data_config import FileSource, Source
 from curriculum.errors import ConfigError, RunDirError
 from curriculum.gate_odds import gate_p_value
@@ -127,13 +127,13 @@ def open_run(path: Path, overrides: Sequence[str] = (), only_read: bool = False)
     if not (path / "run.json").is_file():
         raise RunDirError(f"{path}: expected a run's folder with a run.json. Start one with: tutelage run CONFIG")
     config = load_config(path / "config.yaml", overrides)
-    began, now = flatten(read_json(path / "run.json")["identity"]), flatten(config.identity())
-    keys = sorted(began if only_read else began | now)
-    changed = [f"  {key}: {began.get(key)} → {now.get(key)}" for key in keys if began.get(key) != now.get(key)]
+    began = flatten(read_json(path / "run.json")["identity"])
+    changed = changed_keys(began, config.identity())
+    changed = {key: values for key, values in changed.items() if key in began or not only_read}
     if changed:
         raise RunDirError(
             f"{path}: these keys are the run's identity and cannot change within it:\n"
-            + "\n".join(changed)
+            + "\n".join(f"  {key}: {was} → {now}" for key, (was, now) in changed.items())
             + f"\nPut them back, start a new run, or try them on a copy: tutelage fork {path} --round K"
         )
     return RunDir(path), config
@@ -219,7 +219,7 @@ def open_loop(run: RunDir, config: Config, progress: ProgressPrinter) -> Iterato
     with ExitStack() as stack:
         student: Student
         if config.student.engine == "fake":
-            student = FakeStudent(lambda: {**loop.examples, **{e.id: e for e in loop.held_out()}})
+            student = FakeStudent(lambda: {**loop.examples, **{e.id: e for e in loop.held_out()}}, prompt.text)
         elif chosen_engine(config).student.engine == "vllm":
             student = stack.enter_context(
                 closing(VllmStudent(config.student, config.training, prompt.text, progress.say))
@@ -287,8 +287,10 @@ def _grader(data: Source, judge: Judge) -> Grader:
     )
 
 
-def write_first_files(folder: Path, name: str, config: Config, origin: Mapping[str, Any]) -> None:
-    """Writes a new run's config and its `run.json`; `origin` is what only a fork has."""
+def write_first_files(
+    folder: Path, name: str, config: Config, origin: Mapping[str, Any], file: str = "run.json"
+) -> None:
+    """Writes a new run's config and its `run.json`, which a bench has under another name; only a fork has an origin."""
     _write_config(folder, config)
     commit, dirty = _git()
     facts = {
@@ -302,7 +304,7 @@ def write_first_files(folder: Path, name: str, config: Config, origin: Mapping[s
         "libraries": {library: metadata.version(library) for library in LIBRARIES},
         "identity": config.identity(),
     }
-    write_json(folder / "run.json", facts | dict(origin))
+    write_json(folder / file, facts | dict(origin))
 
 
 def _free_name(runs_dir: Path, stem: str) -> str:

@@ -120,6 +120,16 @@ class GateConfig(Section):
     )
 
 
+class BenchConfig(Section):
+    """What only `tutelage bench` looks at."""
+
+    warm_up_rows: int = Field(
+        default=0,
+        ge=0,
+        description="even rows that every training has besides its own; the profile is taken after them",
+    )
+
+
 class Config(Section):
     """The whole config of a run."""
 
@@ -148,6 +158,7 @@ class Config(Section):
     plan: PlanConfig
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
+    bench: BenchConfig = BenchConfig()
     forecast: ForecastConfig = Field(default=ForecastConfig(), json_schema_extra=OPERATIONAL)
 
     @model_validator(mode="after")
@@ -235,6 +246,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The dotted keys that differ between two trees, sorted, each with both values."""
+    old, new = flatten(before), flatten(after)
+    return {key: [old.get(key), new.get(key)] for key in sorted(old | new) if old.get(key) != new.get(key)}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

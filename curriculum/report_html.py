@@ -46,15 +46,7 @@ class Chart(NamedTuple):
 
 def render_html(report: RunReport, timings: Timings) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("curriculum"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_show,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("report.html.jinja")
+    template = html_environment().get_template("report.html.jinja")
     return template.render(
         report=report,
         timings=timings,
@@ -70,6 +62,18 @@ def render_html(report: RunReport, timings: Timings) -> str:
         margin=MARGIN,
         loss_width=LOSS_WIDTH,
         loss_height=LOSS_HEIGHT,
+    )
+
+
+def html_environment() -> Environment:
+    """Templates of pages: every value is escaped, with its hidden characters visible."""
+    return Environment(
+        loader=PackageLoader("curriculum"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_show,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

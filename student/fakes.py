@@ -11,6 +11,7 @@ from pathlib import Path
 
 from curriculum.records import Example, Sampling, StudentAnswer, content_id
 from curriculum.round_records import TrainingRow
+from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
 
 ROWS_TO_HALF = 30
@@ -22,8 +23,9 @@ class FakeStudent:
 
     base_name = "fake"
 
-    def __init__(self, examples: Callable[[], Mapping[str, Example]]) -> None:
+    def __init__(self, examples: Callable[[], Mapping[str, Example]], system_prompt: str = "") -> None:
         self._examples = examples
+        self._system_prompt = system_prompt
 
     def base_hash(self) -> str:
         """A constant: there are no weights."""
@@ -99,7 +101,20 @@ class FakeStudent:
         counts = Counter(skill for row in rows for skill in row.skills)
         (folder / "rows.json").write_text(json.dumps({**counts, "seed": settings.seed}, sort_keys=True))
         progress(Progress(1, 1, "loss 1.00"))
-        tokens = sum(len(row.target.split()) for row in rows)
+        prompts = [
+            Prompt(row.id, "plain", prompt_messages(self._system_prompt, row.history, row.question)) for row in rows
+        ]
+        taught = [
+            (prompt, row.targets[epoch % len(row.targets)])
+            for epoch in range(settings.epochs)
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+        encoded = list(self.encode(taught, False, log))
         return TrainingResult(
-            steps=1, training_tokens=tokens, target_tokens=tokens, losses=(1.0,), dropped=(), gradient_norms=(0.5,)
+            steps=1,
+            training_tokens=sum(e.prompt_tokens + e.target_tokens for e in encoded),
+            target_tokens=sum(e.target_tokens for e in encoded),
+            losses=(1.0,),
+            dropped=(),
+            gradient_norms=(0.5,),
         )

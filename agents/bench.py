@@ -1,0 +1,209 @@
+"""A bench: one base evaluation, labelling and diagnosis, then one training for each strategy and seed.
+
+Every part is a stage of the bench's folder, and every training has a folder of a run inside it: what is finished is
+never repeated, however the bench ended, and more seeds or strategies go on from what is there. Nothing is accepted or
+rolled back: each adapter is scored once, on the final split.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agents import nodes
+from agents.bench_training import AT_BASE, pool_tokens, run_training, warm_up
+from agents.evaluation import Evaluation, evaluate_split
+from agents.history import pool_index, written_levels
+from agents.loop import Loop, State
+from agents.prepare import prepare
+from agents.session import measuring_folder, write_first_files
+from curriculum.allocation import Measurement
+from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench_report
+from curriculum.bench_views import render_html, render_markdown
+from curriculum.config import Config, changed_keys
+from curriculum.data_config import FileData
+from curriculum.errors import RunDirError, StudentError, UserError
+from curriculum.records import BASE
+from curriculum.report_words import percent
+from curriculum.round_records import MissingSkillProfile
+from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_record
+from curriculum.strategies import WRITTEN, Materials, Strategy
+
+BEGAN = "began.json"
+"""What a run has in `run.json`; under another name, so that nobody resumes a bench as a run."""
+ASKED = "asked.jsonl"
+"""Every set of strategies and seeds the bench was asked for, with the time: a log, not canonical."""
+
+
+class Bench(NamedTuple):
+    """What is compared."""
+
+    strategies: tuple[Strategy, ...]
+    seeds: int
+
+    @property
+    def trainings(self) -> list[tuple[Strategy, int]]:
+        """In the order they are made: all strategies with the first seed, then with the second."""
+        return [(strategy, seed) for seed in range(1, self.seeds + 1) for strategy in self.strategies]
+
+
+def check_bench(config: Config, bench: Bench) -> None:
+    """Refuses what would only fail after the base has answered.
+
+    Raises:
+        UserError: a strategy wants rows that nobody can write.
+    """
+    written = [s for s in bench.strategies if s in WRITTEN]
+    if written and config.teacher.kind == "offline" and isinstance(config.data, FileData):
+        raise UserError(
+            f"--arms: {' and '.join(written)} {'wants' if len(written) == 1 else 'want'} written rows, but the offline "
+            "teacher writes only for `data.kind: reasoning_gym`: leave them out, or set teacher.kind to llm"
+        )
+
+
+def open_bench(config: Config, name: str) -> RunDir:
+    """The bench's folder, made if it is not there.
+
+    Raises:
+        RunDirError: the name is not plain, a run has it, or keys of the bench's identity differ; they are named.
+    """
+    path = measuring_folder(config, name)
+    if (path / BEGAN).exists():
+        changed = changed_keys(read_json(path / BEGAN)["identity"], config.identity())
+        if changed:
+            raise RunDirError(
+                f"{path}: these keys are the bench's identity and cannot change within it:\n"
+                + "\n".join(f"  {key}: {was} → {now}" for key, (was, now) in changed.items())
+                + "\nPut them back, or begin another bench with --name"
+            )
+    else:
+        write_first_files(path, name, config, {}, BEGAN)
+    return RunDir(path)
+
+
+def log_asked(run: RunDir, bench: Bench) -> None:
+    """Notes what the bench is asked for, where that is new."""
+    wish = {"strategies": list(bench.strategies), "seeds": bench.seeds}
+    before = _asked(run)
+    if not before or before[-1] != wish:
+        append_line(run.path / ASKED, {"at": datetime.now(UTC).isoformat(timespec="seconds"), **wish})
+
+
+def _asked(run: RunDir) -> list[dict[str, Any]]:
+    file = run.path / ASKED
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [{key: value for key, value in json.loads(line).items() if key != "at"} for line in lines]
+
+
+def run_bench(loop: Loop, bench: Bench) -> BenchReport | Path:
+    """Runs or goes on with a bench; the file a person has to approve where one is waited for.
+
+    Raises:
+        UserError: a strategy has nothing to teach, or a training diverged.
+        StopRequested: a stop was asked for; everything finished so far is on disk.
+    """
+    waiting_for = _labelled(loop)
+    if waiting_for is not None:
+        return waiting_for
+    base = evaluate_split(loop, loop.adapter_files(BASE, 0), "final")
+    of = _materials(loop)
+    done: list[TrainingDone] = []
+    made = _write_report(loop, bench, of, base, done)
+    for number, (strategy, seed) in enumerate(bench.trainings, 1):
+        loop.check_stop()
+        try:
+            finished = run_training(loop, of, strategy, seed)
+        except StudentError as error:  # a worker that died may live the second time, as in a run
+            loop.say(f"{strategy}, seed {seed}: {error}; trying once more")
+            finished = run_training(loop, of, strategy, seed)
+        right = sum(grade.verdict == "correct" for grade in finished.grades)
+        of_all = f"{percent(right / len(finished.grades))} of {len(finished.grades)} final items"
+        loop.say(f"training {number} of {len(bench.trainings)}, {strategy} seed {seed}: {of_all}")
+        done.append(finished)
+        made = _write_report(loop, bench, of, base, done)
+    return made
+
+
+def _labelled(loop: Loop) -> Path | None:
+    """Prepares and labels the data; the file a person has to approve before, where one is waited for."""
+    state = State()
+    state.update(prepare(loop, state))
+    state.update(nodes.catalogue(loop, state))
+    if state.get("waiting_for"):
+        return Path(state["waiting_for"])
+    nodes.label(loop, state)
+    return None
+
+
+def _materials(loop: Loop) -> Materials:
+    """What all strategies plan from: the base's profile or, after a warm-up, that of its adapter as well."""
+    measured = [Measurement(_profile(loop, {**AT_BASE, "round": 0}), {})]
+    tokens = pool_tokens(loop)
+    of = Materials(loop.config, measured, loop.catalogue, pool_index(loop), written_levels(loop), tokens)
+    if not loop.config.bench.warm_up_rows:
+        return of
+    adapter = warm_up(loop, of)
+    rows = loop.new_rows(1)
+    profile = _profile(loop, {"round": 1, "adapter": adapter.name, "adapter_round": 1})
+    trained = Counter(skill for row in rows for skill in {row.skill, *row.skills})
+    return of._replace(measured=[*measured, Measurement(profile, trained)], warm_up=rows)
+
+
+def _profile(loop: Loop, state: State) -> MissingSkillProfile:
+    """What an adapter was missing after so many rounds."""
+    for node in (nodes.evaluate, nodes.diagnose, nodes.profile):
+        node(loop, state)
+    return read_record(loop.run.round_stage(state["round"], "profile") / "profile.json", MissingSkillProfile)
+
+
+def _write_report(
+    loop: Loop, bench: Bench, of: Materials, base: Evaluation, done: Sequence[TrainingDone]
+) -> BenchReport:
+    facts = BenchFacts(
+        bench=loop.name,
+        wanted=len(bench.trainings),
+        base=loop.config.student.base,
+        base_hash=loop.base_hash,
+        config_hash=loop.config.identity_hash,
+        budget=of.budget + _warm_up_tokens(loop),
+        notes=_notes(loop, bench),
+    )
+    made = bench_report(facts, base.grades, done, loop.labels)
+    write_record(loop.run.path / "bench.json", made)
+    write_atomic(loop.run.path / "bench.md", render_markdown(made))
+    write_atomic(loop.run.path / "bench.html", render_html(made))
+    return made
+
+
+def _warm_up_tokens(loop: Loop) -> int:
+    """Training tokens of the rows that all trainings have."""
+    file = loop.run.round_stage(1, "build") / "build.json"
+    return int(read_json(file)["tokens"]) if loop.config.bench.warm_up_rows else 0
+
+
+def _notes(loop: Loop, bench: Bench) -> list[str]:
+    notes = []
+    if loop.config.student.engine == "fake":
+        notes.append("The student is a FAKE: a table that learns. None of these numbers says anything of a model.")
+    if loop.config.student.base == "smollm2-135m":
+        notes.append("The base is SmolLM2-135M-Instruct dequantised from a Q4_1 file: not the original weights.")
+    if loop.config.bench.warm_up_rows:
+        notes.append(
+            f"Every training has the same {len(loop.new_rows(1))} even rows besides its own; strategies chose by what "
+            "an adapter of those rows alone answered on the probe."
+        )
+    written = any(s in WRITTEN for s in bench.strategies)
+    if written and loop.config.teacher.kind == "offline":
+        notes.append("The teacher is offline: no LLM. Written rows are generated, not authored.")
+    if "stat_syn" in bench.strategies and "generated_uniform" not in bench.strategies:
+        notes.append("stat_syn stands without generated_uniform: its difference is of writing and targeting together.")
+    wishes = _asked(loop.run)
+    if len(wishes) > 1:
+        before = "; ".join(f"{', '.join(w['strategies'])} with {w['seeds']} seeds" for w in wishes[:-1])
+        notes.append(
+            f"This bench was asked for otherwise before ({before}). Where results were seen before more was asked for, "
+            "p-values are too small."
+        )
+    return notes

@@ -1,0 +1,166 @@
+"""One training of a bench: its plan, its rows cut to equal tokens, its adapter, its final answers.
+
+Each is a stage of a folder of its own inside the bench's; what all trainings share is in the bench's folder.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agents.evaluation import evaluate_split
+from agents.loop import Loop, State, stage_inputs, write_failures
+from agents.teach import train_adapter, write_rows
+from curriculum.bench_report import TrainingDone
+from curriculum.errors import DataError, TrainingError, UserError
+from curriculum.extraction import taught_texts
+from curriculum.mixture import draw_pool, training_rows
+from curriculum.plan_file import PlanApproval, write_approval
+from curriculum.records import BASE, Message, Record
+from curriculum.round_records import Adapter, DroppedRow, TrainingRow
+from curriculum.rundir import RunDir, read_record, read_records, write_json, write_records
+from curriculum.splits import assert_no_leak
+from curriculum.strategies import Materials, Strategy, cut_to_budget, strategy_config, strategy_plan, strategy_pool
+from student.chat_format import prompt_messages
+from student.interface import AdapterFiles, Progress, Prompt
+
+PLAN = "plan.approved.yaml"
+"""Where `Loop.plan` reads a round's plan."""
+TRAININGS = "trainings"
+"""The folder of the trainings' folders, each called after its strategy and seed."""
+AT_BASE: State = {"round": 1, "adapter": BASE, "adapter_round": 0}
+"""Where every training starts: on the base."""
+
+
+class RowTokens(Record):
+    """What one pool example costs as a training row."""
+
+    example_id: str
+    tokens: int
+
+
+def pool_tokens(loop: Loop) -> dict[str, int]:
+    """What each labelled pool example costs as a row, in training tokens of all epochs."""
+    inputs = stage_inputs(loop, loop.run.stage_path("prepare"), loop.run.stage_path("label"))
+    inputs |= {"base": loop.base_hash, "prompt": loop.prompt.hash}
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        pool = loop.split("pool")
+        texts = [_Taught(e.id, e.history, e.question, tuple(taught_texts(e))) for e in pool]
+        counted = _tokens(loop, texts, folder / "encode.log")
+        loop.progress("token lengths of the pool", Progress(len(pool), len(pool), ""))
+        write_records(folder / "tokens.jsonl", [RowTokens(example_id=id_, tokens=n) for id_, n in counted.items()])
+        return {}
+
+    folder = loop.run.stage_path("lengths")
+    loop.stage(folder, inputs, work)
+    return {r.example_id: r.tokens for r in read_records(folder / "tokens.jsonl", RowTokens)}
+
+
+class _Taught(NamedTuple):
+    id: str
+    history: tuple[Message, ...]
+    question: str
+    targets: tuple[str, ...]
+
+
+def _tokens(loop: Loop, taught: Sequence[_Taught], log: Path) -> dict[str, int]:
+    """Training tokens of each row over all epochs, as the trainer counts them: too long a text is not trained on."""
+    pairs = [
+        (Prompt(row.id, "plain", prompt_messages(loop.prompt.text, row.history, row.question)), target)
+        for row in taught
+        for target in row.targets
+    ]
+    fitting: dict[str, list[int]] = {row.id: [] for row in taught}
+    for (prompt, _), encoded in zip(pairs, loop.student.encode(pairs, False, log), strict=True):
+        length = encoded.prompt_tokens + encoded.target_tokens
+        if length <= loop.config.training.max_length:
+            fitting[prompt.example_id].append(length)
+    epochs = range(loop.config.training.epochs)
+    return {id_: sum(lengths[e % len(lengths)] for e in epochs) if lengths else 0 for id_, lengths in fitting.items()}
+
+
+def run_training(loop: Loop, of: Materials, strategy: Strategy, seed: int) -> TrainingDone:
+    """Plans, builds, trains and scores one training, or finds it done."""
+    own = replace(loop, run=RunDir(loop.run.path / TRAININGS / f"{strategy}-{seed}"))
+    adapter = _fit(loop, own, of, strategy, seed)
+    files = AdapterFiles(adapter.name, own.run.round_stage(of.round, "train") / adapter.name)
+    grades = evaluate_split(loop, files, "final").grades
+    rows = read_records(own.run.round_stage(of.round, "build") / "training_set.jsonl", TrainingRow)
+    return TrainingDone(strategy, seed, adapter, rows, grades)
+
+
+def warm_up(loop: Loop, of: Materials) -> Adapter:
+    """Trains the adapter on even rows that the strategies' profile is taken of, in the bench's own first round."""
+    plan = of.config.plan.model_copy(update={"rows_per_round": of.config.bench.warm_up_rows})
+    return _fit(loop, loop, of._replace(config=of.config.model_copy(update={"plan": plan})), "uniform", 0)
+
+
+def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) -> Adapter:
+    """The stages approve, build and train of the round that is planned, in the run of `own`."""
+    shared = {
+        "identity": loop.config.identity_hash,
+        **{name: loop.run.outputs_hash(loop.run.stage_path(name)) for name in ("catalogue", "label", "lengths")},
+        "profile": loop.run.outputs_hash(loop.run.round_stage(of.round - 1, "profile")),
+    }
+    if of.warm_up:
+        shared["warm_up"] = loop.run.outputs_hash(loop.run.round_stage(1, "build"))
+
+    def plan(folder: Path) -> Mapping[str, Any]:
+        made = strategy_plan(strategy, seed, of)
+        reason = f"strategy {strategy}, seed {seed}"
+        write_approval(folder / PLAN, PlanApproval(approved=True, by="bench", reason=reason, plan=made))
+        return {}
+
+    approved, built = own.run.round_stage(of.round, "approve"), own.run.round_stage(of.round, "build")
+    own.stage(approved, shared | {"strategy": strategy, "seed": str(seed)}, plan)
+    inputs = shared | stage_inputs(own, approved) | {"strategy": strategy}
+    own.stage(built, inputs, lambda folder: _build(loop, own, of, strategy, folder))
+    try:
+        train_adapter(own, {**AT_BASE, "round": of.round})
+    except TrainingError as error:
+        raise UserError(
+            f"{strategy}, seed {seed}: {error}\nThe settings of training are the bench's identity: begin another with "
+            "--name NAME --set training.KEY=VALUE"
+        ) from None
+    return read_record(own.run.round_stage(of.round, "train") / "adapter.json", Adapter)
+
+
+def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Path) -> Mapping[str, Any]:
+    """The training set of one training, cut to the tokens that all get."""
+    plan, config = own.plan(of.round), strategy_config(loop.config, strategy)
+    made = write_rows(loop, plan)
+    used = Counter(row.example_id for row in of.warm_up)
+    drawn = draw_pool(plan, strategy_pool(strategy, of.pool), used, config.plan.max_repeats)
+    labels = {**loop.labels, **{r.example_id: r for r in made.labels}}
+    settings = config.plan.uniform_floor, config.plan.allocation
+    rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, taught_texts, *settings)
+    taught = [_Taught(row.id, row.history, row.question, row.targets) for row in rows]
+    tokens = _tokens(loop, taught, folder / "encode.log")
+    kept = cut_to_budget(rows, tokens, of.budget, plan.seed)
+    if not kept:
+        raise DataError(f"{folder}: strategy {strategy} has no row to train on; see dropped.jsonl and the plan")
+    assert_no_leak(kept, loop.held_out())
+    write_records(folder / "written.jsonl", [example for example, _ in made.rows])
+    write_records(folder / "labels.jsonl", made.labels)
+    write_records(folder / "dropped.jsonl", [*made.dropped, *_cut(rows, kept)])
+    write_failures(folder, made.failures)
+    write_records(folder / "training_set.jsonl", kept)
+    counts = {
+        "pool_rows_moved_to_other_skills": drawn.moved,
+        "pool_rows_short": drawn.shortfall,
+        "written_rows_short": plan.written_rows - len(made.rows),
+        "tokens": sum(tokens[row.id] for row in kept),
+        "tokens_wanted": of.budget + sum(tokens[row.id] for row in kept if row.origin == "replay"),
+    }
+    write_json(folder / "build.json", {"schema_version": 1, **counts})
+    return {}
+
+
+def _cut(rows: Sequence[TrainingRow], kept: Sequence[TrainingRow]) -> Iterator[DroppedRow]:
+    inside = {row.id for row in kept}
+    for row in rows:
+        if row.id not in inside:
+            reason = "beyond the tokens that every training of the bench gets"
+            yield DroppedRow(example_id=row.example_id, skill=row.skill, origin=row.origin, reason=reason)

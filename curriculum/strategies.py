@@ -1,0 +1,234 @@
+"""The strategies a bench compares: what each makes of the same profile and pool, and equal tokens for all.
+
+Takes the profile of the base, or of the warm-up's adapter as well, the labelled pool and the pool's token lengths;
+returns a round's plan, and cuts a training set to the tokens that all get. A strategy is known by its name: a new one
+is a name and an `if` in `strategy_config` (or in `strategy_pool`, where it looks at some of the pool only). Trains and
+evaluates nothing.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
+from math import ceil
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from curriculum.allocation import Measurement, allocate
+from curriculum.config import Config
+from curriculum.errors import UserError
+from curriculum.mixture import Pool, index_pool
+from curriculum.plan import make_plan
+from curriculum.records import SkillCatalogue, content_id
+from curriculum.round_records import RoundPlan, TrainingRow
+from curriculum.rows import printable
+
+Strategy = Literal[
+    "uniform",
+    "uniform_again",
+    "stat_sel",
+    "stat_syn",
+    "generated_uniform",
+    "hard",
+    "learnability",
+    "ega",
+]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+ALWAYS: tuple[Strategy, ...] = ("uniform", "uniform_again")
+"""In every bench: what the others are compared with, and random against random."""
+WRITTEN: tuple[Strategy, ...] = ("stat_syn", "generated_uniform")
+"""Whose rows the teacher writes."""
+SAID: Mapping[Strategy, str] = {
+    "uniform": "pool rows, even over the skills, drawn at random within each",
+    "uniform_again": "uniform once more, with other seeds: what chance alone makes of it",
+    "stat_sel": "pool rows by failures (STAT-Sel), over the uniform floor",
+    "stat_syn": "written rows by failures (STAT-Syn), over the uniform floor",
+    "generated_uniform": "written rows, even over the skills: the control of stat_syn",
+    "hard": "pool rows, even over the skills, from the hardest third of each",
+    "learnability": "pool rows by p(1 − p) of parsed answers, over the uniform floor",
+    "ega": "pool rows by expected gain, over the uniform floor",
+}
+HARD_SHARE = Fraction(1, 3)
+"""Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
+MATH the hard ones, as STAT's baseline MATH-Hard has it."""
+SPARE = Fraction(11, 10)
+"""Rows are planned for so many times the tokens, and cut: written rows may be shorter than those of the pool."""
+
+
+def control_of(strategy: Strategy, asked: Collection[str]) -> Strategy | None:
+    """What a strategy is compared with: written rows with untargeted written ones where these are asked for."""
+    if strategy == "uniform":
+        return None
+    return "generated_uniform" if strategy == "stat_syn" and "generated_uniform" in asked else "uniform"
+
+
+def parse_strategies(text: str) -> tuple[Strategy, ...]:
+    """`a,b` → the strategies to compare, those of every bench first, each once.
+
+    Raises:
+        UserError: a name is no strategy's; all such names are told.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in STRATEGIES]
+    if unknown or not names:
+        got = ", ".join(printable(name) for name in unknown) or "none"
+        raise UserError(f"--arms: expected some of {', '.join(STRATEGIES)}, with commas between, got {got}")
+    return (*ALWAYS, *(s for s in STRATEGIES if s in names and s not in ALWAYS))
+
+
+def strategy_config(config: Config, strategy: Strategy) -> Config:
+    """The config of a strategy's one round: everything but what chooses the rows is the bench's."""
+    change: dict[str, Any] = {"allocation": "failures", "write_share": 0.0, "replay_rows": None, "by": "rule"}
+    if strategy in ("uniform", "uniform_again", "hard", "generated_uniform"):
+        change["uniform_floor"] = 1.0
+    if strategy in WRITTEN:
+        change["write_share"] = 1.0
+    if strategy == "learnability":
+        change["allocation"] = "learnability"
+    if strategy == "ega":
+        change["allocation"] = "expected_gain"
+    return config.model_copy(update={"rounds": 1, "plan": config.plan.model_copy(update=change)})
+
+
+def strategy_pool(strategy: Strategy, pool: Pool) -> Pool:
+    """The part of the pool a strategy draws from."""
+    return _hardest(pool) if strategy == "hard" else pool
+
+
+def _hardest(pool: Pool) -> Pool:
+    """Items of the highest levels of one of their skills, at least `HARD_SHARE` of each skill's."""
+    kept: set[int] = set()
+    for members in pool.members.values():
+        levels = Counter(pool.difficulties[members].tolist())
+        taken, lowest = 0, max(levels)
+        for lowest in sorted(levels, reverse=True):
+            taken += levels[lowest]
+            if taken >= HARD_SHARE * len(members):
+                break
+        kept.update(members[pool.difficulties[members] >= lowest].tolist())
+    return index_pool((pool.ids[at], pool.skills[at], int(pool.difficulties[at])) for at in sorted(kept))
+
+
+class Lengths:
+    """What a row costs in training tokens, all epochs: known for pool items, by likeness for written ones."""
+
+    def __init__(self, pool: Pool, tokens: Mapping[str, int]) -> None:
+        """`tokens`: pool example → tokens that pass through the model when it is one row."""
+        self.pool, self.tokens = pool, tokens
+        of_level: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        of_skill: defaultdict[str, list[int]] = defaultdict(list)
+        for skill, members in pool.members.items():
+            for at in members.tolist():
+                cost = tokens[pool.ids[at]]
+                of_skill[skill].append(cost)
+                of_level[skill, int(pool.difficulties[at])].append(cost)
+        self._of_skill = {skill: _mean(costs) for skill, costs in of_skill.items()}
+        self._of_level = {level: _mean(costs) for level, costs in of_level.items()}
+        self._mean = _mean([*tokens.values()])
+
+    def of_skill(self, skill: str) -> Fraction:
+        """Of a row drawn from the skill's pool items; the pool's mean where it has none."""
+        return self._of_skill.get(skill, self._mean)
+
+    def of_plan(self, plan: RoundPlan) -> Fraction:
+        """Of all new rows of a plan, as expected."""
+        total = Fraction(0)
+        for part in plan.skills:
+            total += part.pool_rows * self.of_skill(part.skill)
+            for level, rows in part.written_rows.items():
+                total += rows * self._of_level.get((part.skill, level), self.of_skill(part.skill))
+        return total
+
+
+def _mean(values: Sequence[int]) -> Fraction:
+    return Fraction(sum(values), len(values)) if values else Fraction(0)
+
+
+def token_budget(config: Config, lengths: Lengths) -> int:
+    """The tokens every training of a bench gets: what `plan.rows_per_round` rows, even over the pool's skills, cost."""
+    skills = sorted(lengths.pool.members)
+    mean = sum((lengths.of_skill(skill) for skill in skills), Fraction(0)) / len(skills)
+    return round(config.plan.rows_per_round * mean)
+
+
+class Materials(NamedTuple):
+    """What all strategies plan from: the same for every training."""
+
+    config: Config
+    measured: Sequence[Measurement]
+    """The base, and the adapter of the warm-up where there is one."""
+    catalogue: SkillCatalogue
+    pool: Pool
+    written_levels: Mapping[str, Sequence[int]]
+    tokens: Mapping[str, int]
+    """Pool example → training tokens, all epochs."""
+    warm_up: Sequence[TrainingRow] = ()
+    """Rows that every training has besides its own."""
+
+    @property
+    def round(self) -> int:
+        """The round that is planned: 1, or 2 after a warm-up."""
+        return len(self.measured)
+
+    @property
+    def budget(self) -> int:
+        """Tokens of each training's own rows."""
+        return token_budget(self.config, Lengths(self.pool, self.tokens))
+
+
+def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
+    """The last round of one training: the strategy's shares, with rows for a little more than the budget of tokens.
+
+    `seed` (from 1) chooses which rows are drawn, their order and the adapter's first weights; no two trainings of a
+    bench share it, whatever their strategies.
+
+    Raises:
+        UserError: the profile and the pool leave nothing to teach.
+    """
+    config = strategy_config(of.config, strategy)
+    profile = of.measured[-1].profile
+    pool = strategy_pool(strategy, of.pool)
+    lengths = Lengths(pool, {id_: of.tokens[id_] for id_ in pool.ids})
+    sizes = pool.sizes()
+    allocation = allocate(of.round, config, of.measured, of.catalogue, sizes, of.written_levels)
+
+    def planned(own: Config) -> RoundPlan:
+        known, levels, replayed = of.catalogue, of.written_levels, len(of.warm_up)
+        return make_plan(of.round, own, profile, known, sizes, [], levels, replayed, allocation)
+
+    first = planned(config)
+    if first.action == "stop" or not lengths.of_plan(first):
+        raise UserError(f"strategy {strategy}: expected skills to teach, got a plan to stop: {first.stop_reason}")
+    rows = ceil(SPARE * config.plan.rows_per_round * of.budget / lengths.of_plan(first))
+    wider = config.model_copy(update={"plan": config.plan.model_copy(update={"rows_per_round": rows})})
+    own_seed = int(content_id([of.config.seed, "bench", strategy, seed], 8), 16)
+    return planned(wider).model_copy(update={"seed": own_seed})
+
+
+def cut_to_budget(rows: Sequence[TrainingRow], tokens: Mapping[str, int], budget: int, seed: int) -> list[TrainingRow]:
+    """New rows, in even turns over their skills, up to the point nearest to the budget of tokens; sorted by id.
+
+    Replayed rows are kept, whatever they cost.
+
+    Row number i of a skill's n stands at (i − ½)/n of the way, so any beginning has the skills' shares to about a row.
+
+    Args:
+        rows: a training set.
+        tokens: row id → training tokens, all epochs.
+        budget: tokens wanted; more than the rows have keeps all.
+        seed: shuffles the rows within a skill.
+    """
+    of_skill: defaultdict[str, list[TrainingRow]] = defaultdict(list)
+    replayed = [row for row in rows if row.origin == "replay"]
+    for row in sorted(rows, key=lambda row: content_id([seed, row.id])):
+        if row.origin != "replay":
+            of_skill[row.skill].append(row)
+    turns = sorted(
+        (Fraction(2 * at + 1, 2 * len(members)), row.skill, at, row)
+        for members in of_skill.values()
+        for at, row in enumerate(members)
+    )
+    ordered = [row for *_, row in turns]
+    sums = np.concatenate([[0], np.cumsum([tokens[row.id] for row in ordered])])
+    nearest = int(np.abs(sums - budget).argmin())
+    return sorted([*ordered[: max(nearest, 1)], *replayed], key=lambda row: row.id)
