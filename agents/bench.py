@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 from agents import nodes
 from agents.bench_training import AT_BASE, pool_tokens, run_training, warm_up
 from agents.evaluation import Evaluation, evaluate_split
+from agents.first_files import write_first_files
 from agents.history import pool_index, written_levels
 from agents.loop import Loop, State
 from agents.prepare import prepare
-from agents.session import measuring_folder, write_first_files
+from agents.session import measuring_folder
 from curriculum.allocation import Measurement
 from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench_report
 from curriculum.bench_views import render_html, render_markdown

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.final import OPENINGS
-from agents.session import check_gate, new_folder, open_run, write_first_files
+from agents.first_files import write_first_files
+from agents.session import check_gate, new_folder, open_run
 from curriculum.config import Config, changed_keys, load_config
 from curriculum.errors import RunDirError
 from curriculum.records import BASE

@@ -1,21 +1,17 @@
-"""Starting and resuming a run: the run directory's first files, the config's identity, the parts of the loop.
+"""Starting and resuming a run: its name, the config's identity, the parts of the loop.
 
 The only place that chooses a student (transformers, vLLM or a fake) and a teacher (offline or an LLM).
 """
 
-import platform
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
+from agents.first_files import write_config, write_first_files
 from agents.ledger import LEDGER, Ledger
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
@@ -31,7 +27,7 @@ from curriculum.looks import next_look
 from curriculum.prompts import system_prompt
 from curriculum.report import RoundReport
 from curriculum.rows import printable
-from curriculum.rundir import RunDir, append_line, finished_rounds, read_json, read_record, write_atomic, write_json
+from curriculum.rundir import RunDir, append_line, finished_rounds, read_json, read_record
 from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
 from student.interface import Student
@@ -46,7 +42,6 @@ MOST_NAME_CHARACTERS = 60
 """Of a run's name, which is part of its adapters' names."""
 TRACKERS = "trackers"
 """The folder that the runs of a `runs_dir` share."""
-LIBRARIES = ("torch", "transformers", "peft", "langgraph", "reasoning-gym", "math-verify")
 
 
 def create_run(config: Config, config_path: Path, name: str | None) -> RunDir:
@@ -194,7 +189,7 @@ def record_changes(path: Path, config: Config) -> None:
     changed = {key: [before.get(key), after[key]] for key in after if before.get(key) != after[key]}
     if changed:
         append_line(path / "config_changes.jsonl", {"at": datetime.now(UTC).isoformat(timespec="seconds")} | changed)
-        _write_config(path, config)
+        write_config(path, config)
 
 
 def check_keys(config: Config) -> None:
@@ -287,44 +282,8 @@ def _grader(data: Source, judge: Judge) -> Grader:
     )
 
 
-def write_first_files(
-    folder: Path, name: str, config: Config, origin: Mapping[str, Any], file: str = "run.json"
-) -> None:
-    """Writes a new run's config and its `run.json`, which a bench has under another name; only a fork has an origin."""
-    _write_config(folder, config)
-    commit, dirty = _git()
-    facts = {
-        "schema_version": 1,
-        "run": name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tutelage": metadata.version("tutelage"),
-        "commit": commit,
-        "uncommitted_changes": dirty,
-        "python": platform.python_version(),
-        "libraries": {library: metadata.version(library) for library in LIBRARIES},
-        "identity": config.identity(),
-    }
-    write_json(folder / file, facts | dict(origin))
-
-
 def _free_name(runs_dir: Path, stem: str) -> str:
     number = 1
     while (runs_dir / f"{stem}-{number}").exists():
         number += 1
     return f"{stem}-{number}"
-
-
-def _write_config(path: Path, config: Config) -> None:
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_atomic(path / "config.yaml", text)
-
-
-def _git() -> tuple[str | None, bool | None]:
-    """The commit of this checkout and whether it was changed; nothing outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-    return commit.stdout.strip(), bool(status.stdout.strip())
