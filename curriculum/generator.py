@@ -6,12 +6,14 @@ not grade, and generates for no task whose scorer is not on the list of safe one
 """
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Any
 
 from pydantic import JsonValue
 
+from curriculum.arithmetic import exact_value
 from curriculum.data_config import GeneratorSource, Level
 from curriculum.duplicates import GENERATED, normalise
 from curriculum.errors import DataError
@@ -202,7 +204,24 @@ def _items(task: str, level: Level, stream_seed: int, size: int) -> Iterator[_It
             entries = [_plain(dataset[index]) for dataset in datasets]
         except ArithmeticError:  # basic_arithmetic divides by zero at a rare seed: it has no question there
             continue
+        if not all(map(_is_right, entries)):
+            continue
         yield _single(entries[0]) if len(parts) == 1 else _composed(entries)
+
+
+def _is_right(entry: Mapping[str, Any]) -> bool:
+    """Whether an answer is that of the expression it was made from.
+
+    Version 0.1.25 computes `basic_arithmetic` from left to right where it sets no brackets (`4 - 1 * 7`), and rounds
+    some quotients.
+    """
+    expression = entry["metadata"].get("expression")
+    if expression is None:
+        return True
+    try:
+        return exact_value(expression) == Fraction(entry["answer"])
+    except (ValueError, ZeroDivisionError):
+        return False
 
 
 def _single(entry: dict[str, Any]) -> _Item:

@@ -193,3 +193,14 @@ def test_a_seed_at_which_a_task_divides_by_zero_has_no_question(monkeypatch: pyt
     expected = [item for index, item in enumerate(generator._items("chain_sum", level, 7, 6)) if index != 2]
     monkeypatch.setattr(ChainSumDataset, "__getitem__", breaks_at_two)
     assert list(generator._items("chain_sum", level, 7, 6)) == expected and len(expected) == 5
+
+
+@pytest.mark.parametrize("brackets", [True, False])
+def test_an_item_with_a_wrong_gold_answer_has_no_question(brackets: bool) -> None:
+    """Without brackets the library computes from left to right: 985 + 384 * 129 would be 176601."""
+    params = {"operators": ["+", "-", "*"], "min_terms": 3, "allow_parentheses": brackets}
+    items = list(generator._items("basic_arithmetic", Level(difficulty=3, params=params), 3, 80))
+    assert 20 < len(items) <= 80 and (brackets or len(items) < 80)
+    for item in items:
+        expression = item.metadata["entry"]["metadata"]["expression"]
+        assert int(item.gold) == eval(expression)  # Python's own precedence
