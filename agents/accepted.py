@@ -14,7 +14,7 @@ from curriculum.data_config import FileData
 from curriculum.errors import RunDirError
 from curriculum.model_card import Base, honest_base
 from curriculum.prompts import Prompt, system_prompt
-from curriculum.records import BASE, content_id
+from curriculum.records import BASE
 from curriculum.report import RunReport
 from curriculum.round_records import Adapter
 from curriculum.rundir import DONE, RunDir, file_hash, is_whole, read_json, read_record
@@ -69,9 +69,7 @@ def open_accepted(path: Path) -> Accepted:
         ConfigError: the run's system prompt cannot be read any more.
     """
     run, config = open_run(path, only_read=True)
-    identity = read_json(path / "run.json")["identity"]
-    # Not the config's: that has keys of today, too.
-    report = gather(run, config).model_copy(update={"config_hash": content_id(identity, 64)})
+    report = gather(run, config)
     if report.final is None:
         raise RunDirError(
             f"{path}: expected a finished run, got one whose final test is still to come. Go on with: "
@@ -105,7 +103,7 @@ def open_accepted(path: Path) -> Accepted:
             f"{prompt.hash}). Put student.system_prompt_file back as it was, or use the version of Tutelage that "
             "run.json names"
         )
-    return Accepted(run, config, identity, report, adapter, rounds, prompt)
+    return Accepted(run, config, read_json(path / "run.json")["identity"], report, adapter, rounds, prompt)
 
 
 def check_files(folder: Path, recorded: Mapping[str, str]) -> None:

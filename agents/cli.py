@@ -131,7 +131,7 @@ def report(
         from agents.reporting import print_report, write_pages
         from agents.session import open_run
 
-        directory, config = open_run(run)
+        directory, config = open_run(run, only_read=True)
         made = write_pages(directory, config)
         print_report(directory, made, round_)
         if json_:

@@ -22,7 +22,7 @@ from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.judging import JudgeReport, judge_report
-from curriculum.records import BASE, Diagnosis, Grade
+from curriculum.records import BASE, Diagnosis, Grade, content_id
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read_timings
 from curriculum.report_build import RoundRecords, round_report
 from curriculum.report_html import render_html
@@ -174,7 +174,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         split_sizes=splits["counts"],
         extra_sizes=splits.get("extra", {}),
         retention_sets=tuple(config.retention_sets),
-        config_hash=config.identity_hash,
+        config_hash=content_id(facts["identity"], 64),  # a config of today has keys that an older run's had not
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],
         notes=(*_notes(config), *([cut] if cut else []), *_served(run), *_lineage(facts)),

@@ -16,7 +16,7 @@ from test_report import HOSTILE
 
 from agents.compare_runs import compare_runs
 from curriculum.errors import UserError
-from curriculum.records import Grade, SkillLabel, Verdict
+from curriculum.records import Grade, SkillLabel, Verdict, content_id
 from curriculum.run_comparison import Examined, RunComparison, Side, Spent, differences, notes, pair_items
 from curriculum.run_comparison_text import comparison_markdown, comparison_terminal, verdict
 
@@ -157,6 +157,12 @@ def test_a_run_of_an_older_version_is_compared_and_what_it_did_not_know_is_named
     edit(copy / "run.json", lambda facts: facts["identity"]["gate"].pop("retrain_sd"))
     made = compare_runs(str(copy), str(run))
     assert [(d.key, d.a, d.b, d.kind) for d in made.differences] == [("gate.retrain_sd", None, 0.0, "identity")]
+    before = json.loads((run / "report.json").read_text())["config_hash"]
+    shown = tutelage("report", copy)
+    hashed = json.loads((copy / "report.json").read_text())["config_hash"]
+    assert (
+        shown.code == 0 and hashed == content_id(json.loads((copy / "run.json").read_text())["identity"], 64) != before
+    )
     edit(copy / "run.json", lambda facts: facts["identity"]["gate"].update(alpha=0.01))
     with pytest.raises(UserError, match=r"gate\.alpha: 0\.01 → 0\.05"):
         compare_runs(str(copy), str(run))
