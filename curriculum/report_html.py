@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
-from curriculum import report_allocation, report_evidence, report_probe, teacher_words
 from curriculum import report_words as words
 from curriculum.records import Rate
 from curriculum.report import RoundReport, RunReport, Timings
+from curriculum.report_templates import templates
 
 WIDTH, HEIGHT, MARGIN = 640, 220, 40
 """The chart of accuracy over rounds, in SVG units."""
@@ -50,11 +50,6 @@ def render_html(report: RunReport, timings: Timings) -> str:
     return template.render(
         report=report,
         timings=timings,
-        words=words,
-        teacher_words=teacher_words,
-        rules=report_allocation,
-        evidence=report_evidence,
-        probes=report_probe,
         chart=chart(report.rounds),
         curve=curve,
         width=WIDTH,
@@ -67,14 +62,7 @@ def render_html(report: RunReport, timings: Timings) -> str:
 
 def html_environment() -> Environment:
     """Templates of pages: every value is escaped, with its hidden characters visible."""
-    return Environment(
-        loader=PackageLoader("curriculum"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_show,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates(_show)
 
 
 def _show(value: Any) -> Any:

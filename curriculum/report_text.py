@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -18,6 +18,7 @@ from curriculum import report_allocation, report_evidence, report_probe, teacher
 from curriculum import report_words as words
 from curriculum.errors import UserError
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings
+from curriculum.report_templates import templates
 from curriculum.round_records import GateSkill
 from curriculum.teacher_records import TeacherReport
 
@@ -27,32 +28,12 @@ MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$!@]|:(?=//))")
 
 def render_markdown(report: RunReport, timings: Timings) -> str:
     """The whole report as one Markdown document."""
-    return (
-        markdown_environment()
-        .get_template("report.md.jinja")
-        .render(
-            report=report,
-            timings=timings,
-            words=words,
-            teacher_words=teacher_words,
-            rules=report_allocation,
-            evidence=report_evidence,
-            probes=report_probe,
-        )
-    )
+    return markdown_environment().get_template("report.md.jinja").render(report=report, timings=timings)
 
 
 def markdown_environment() -> Environment:
     """Where Markdown templates are rendered: every value is escaped, and the filter `fenced` makes a code block."""
-    environment = Environment(
-        loader=PackageLoader("curriculum"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_escape_value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(_escape_value)
     environment.filters["fenced"] = fenced
     return environment
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from curriculum.records import Example, Sampling, StudentAnswer
+from curriculum.records import Example, Grade, Sampling, StudentAnswer, Verdict
 from curriculum.round_records import Allocation, Rule, RuleShares, SkillAllocation, TrainingRow
 
 
@@ -24,6 +24,20 @@ def training_row(**fields: Any) -> TrainingRow:
         "source": "test",
     }
     return TrainingRow(**plain | fields)
+
+
+def grade(example_id: str, adapter: str, verdict: Verdict) -> Grade:
+    """Of an answer by the exact grader, the same by the strict extraction."""
+    return Grade(
+        answer_id=f"{adapter}-{example_id}",
+        example_id=example_id,
+        adapter=adapter,
+        grader="exact",
+        verdict=verdict,
+        strict_verdict=verdict,
+        extracted=None,
+        strict_extracted=None,
+    )
 
 
 def student_answer(example: Example, text: str, **fields: Any) -> StudentAnswer:

@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 from rich.console import Console
+from samples import grade
 
 from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench_report
 from curriculum.bench_views import plot, render_html, render_markdown, render_terminal
@@ -25,19 +26,7 @@ def grades(adapter: str, right: Sequence[bool], failed: int = -1) -> list[Grade]
     verdicts = [Verdict.CORRECT if r else Verdict.WRONG for r in right]
     if failed >= 0:
         verdicts[failed] = Verdict.FAILED
-    return [
-        Grade(
-            answer_id=f"{adapter}-{at}",
-            example_id=f"{at:04d}",
-            adapter=adapter,
-            grader="exact",
-            verdict=verdict,
-            strict_verdict=verdict,
-            extracted=None,
-            strict_extracted=None,
-        )
-        for at, verdict in enumerate(verdicts)
-    ]
+    return [grade(f"{at:04d}", adapter, verdict) for at, verdict in enumerate(verdicts)]
 
 
 def training(

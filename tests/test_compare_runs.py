@@ -12,11 +12,12 @@ from finished_run import edit, make_fake_run
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from samples import grade
 from test_report import HOSTILE
 
 from agents.compare_runs import compare_runs
 from curriculum.errors import UserError
-from curriculum.records import Grade, SkillLabel, Verdict, content_id
+from curriculum.records import SkillLabel, Verdict, content_id
 from curriculum.run_comparison import Examined, RunComparison, Side, Spent, differences, notes, pair_items
 from curriculum.run_comparison_text import comparison_markdown, comparison_terminal, verdict
 
@@ -24,13 +25,7 @@ SPENT = Spent(seconds=90, seconds_answering=60, seconds_training=30, rounds=1, t
 
 
 def examined(verdicts: dict[str, Verdict], skills: dict[str, str] | None = None) -> Examined:
-    grades = [
-        Grade(
-            answer_id=f"a{id_}", example_id=id_, adapter="x", grader="exact", verdict=verdict, strict_verdict=verdict,
-            extracted=None, strict_extracted=None,
-        )
-        for id_, verdict in verdicts.items()
-    ]  # fmt: skip
+    grades = [grade(id_, "x", verdict) for id_, verdict in verdicts.items()]
     labels = {
         id_: SkillLabel(
             example_id=id_,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from samples import grade
 from scipy.stats import binomtest
 
 from curriculum.config import GateConfig
@@ -20,19 +21,7 @@ C, W, F = Verdict.CORRECT, Verdict.WRONG, Verdict.FAILED
 
 
 def grades(verdicts: Sequence[Verdict], adapter: str) -> list[Grade]:
-    return [
-        Grade(
-            answer_id=f"{adapter}-{n}",
-            example_id=f"i{n}",
-            adapter=adapter,
-            grader="exact",
-            verdict=verdict,
-            strict_verdict=verdict,
-            extracted=None,
-            strict_extracted=None,
-        )
-        for n, verdict in enumerate(verdicts)
-    ]
+    return [grade(f"i{n}", adapter, verdict) for n, verdict in enumerate(verdicts)]
 
 
 def labels(skills: Sequence[tuple[str, ...]]) -> dict[str, SkillLabel]:
