@@ -27,7 +27,7 @@ from curriculum.config import Config, changed_keys
 from curriculum.data_config import FileData
 from curriculum.errors import RunDirError, StudentError, UserError
 from curriculum.records import BASE
-from curriculum.report_words import percent
+from curriculum.report_words import percent, student_notes
 from curriculum.round_records import MissingSkillProfile
 from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_record
 from curriculum.strategies import WRITTEN, Materials, Strategy
@@ -185,11 +185,7 @@ def _warm_up_tokens(loop: Loop) -> int:
 
 
 def _notes(loop: Loop, bench: Bench) -> list[str]:
-    notes = []
-    if loop.config.student.engine == "fake":
-        notes.append("The student is a FAKE: a table that learns. None of these numbers says anything of a model.")
-    if loop.config.student.base == "smollm2-135m":
-        notes.append("The base is SmolLM2-135M-Instruct dequantised from a Q4_1 file: not the original weights.")
+    notes = student_notes(loop.config.student)
     if loop.config.bench.warm_up_rows:
         notes.append(
             f"Every training has the same {len(loop.new_rows(1))} even rows besides its own; strategies chose by what "

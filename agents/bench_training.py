@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.evaluation import evaluate_split
-from agents.loop import Loop, State, stage_inputs, write_failures
-from agents.teach import train_adapter, write_rows
+from agents.loop import Loop, State, stage_inputs
+from agents.teach import train_adapter, write_rows, write_training_set
 from curriculum.bench_report import TrainingDone
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
 from curriculum.mixture import draw_pool, training_rows
-from curriculum.plan_file import PlanApproval, write_approval
+from curriculum.plan_file import APPROVED, PlanApproval, write_approval
 from curriculum.records import BASE, Message, Record
 from curriculum.round_records import Adapter, DroppedRow, TrainingRow
 from curriculum.rundir import RunDir, read_record, read_records, write_json, write_records
-from curriculum.splits import assert_no_leak
 from curriculum.strategies import Materials, Strategy, cut_to_budget, strategy_config, strategy_plan, strategy_pool
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
 
-PLAN = "plan.approved.yaml"
-"""Where `Loop.plan` reads a round's plan."""
 TRAININGS = "trainings"
 """The folder of the trainings' folders, each called after its strategy and seed."""
 AT_BASE: State = {"round": 1, "adapter": BASE, "adapter_round": 0}
@@ -110,7 +107,7 @@ def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) ->
     def plan(folder: Path) -> Mapping[str, Any]:
         made = strategy_plan(strategy, seed, of)
         reason = f"strategy {strategy}, seed {seed}"
-        write_approval(folder / PLAN, PlanApproval(approved=True, by="bench", reason=reason, plan=made))
+        write_approval(folder / APPROVED, PlanApproval(approved=True, by="bench", reason=reason, plan=made))
         return {}
 
     approved, built = own.run.round_stage(of.round, "approve"), own.run.round_stage(of.round, "build")
@@ -141,12 +138,7 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     kept = cut_to_budget(rows, tokens, of.budget, plan.seed)
     if not kept:
         raise DataError(f"{folder}: strategy {strategy} has no row to train on; see dropped.jsonl and the plan")
-    assert_no_leak(kept, loop.held_out())
-    write_records(folder / "written.jsonl", [example for example, _ in made.rows])
-    write_records(folder / "labels.jsonl", made.labels)
-    write_records(folder / "dropped.jsonl", [*made.dropped, *_cut(rows, kept)])
-    write_failures(folder, made.failures)
-    write_records(folder / "training_set.jsonl", kept)
+    write_training_set(loop, folder, kept, made, _cut(rows, kept))
     counts = {
         "pool_rows_moved_to_other_skills": drawn.moved,
         "pool_rows_short": drawn.shortfall,

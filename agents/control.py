@@ -10,16 +10,15 @@ from typing import Any
 
 from agents.evaluation import evaluate_split
 from agents.history import accepted_rounds, adapter_before, pool_index, written_levels
-from agents.loop import Loop, State, stage_inputs, write_failures
-from agents.teach import Made, earlier_outputs, fit_adapter, write_rows
+from agents.loop import Loop, State, stage_inputs
+from agents.teach import Made, earlier_outputs, fit_adapter, write_rows, write_training_set
 from curriculum.control import Arm, ControlReport, compare, control_order, control_rows, draw_untargeted
 from curriculum.data_config import GeneratorData
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
 from curriculum.records import BASE, Split
 from curriculum.round_records import Adapter, TrainingRow
-from curriculum.rundir import DONE, read_record, read_records, write_records
-from curriculum.splits import assert_no_leak
+from curriculum.rundir import DONE, read_record, read_records
 from student.interface import AdapterFiles, TrainingSettings
 
 BUILD, TRAIN = "control_build", "control_train"
@@ -95,12 +94,7 @@ def _build(loop: Loop, round_: int) -> None:
             raise DataError(
                 f"{folder}: the control of round {round_} has no row to train on; run without: control=none"
             )
-        assert_no_leak(rows, loop.held_out())
-        write_records(folder / "written.jsonl", [example for example, _ in made.rows])
-        write_records(folder / "labels.jsonl", made.labels)
-        write_records(folder / "dropped.jsonl", made.dropped)
-        write_failures(folder, made.failures)
-        write_records(folder / "training_set.jsonl", rows)
+        write_training_set(loop, folder, rows, made)
         return {}
 
     loop.stage(loop.run.round_stage(round_, BUILD), inputs, work)

@@ -31,13 +31,12 @@ from curriculum.allocation import allocate
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide
 from curriculum.plan import check_edited, make_plan
-from curriculum.plan_file import PlanApproval, read_approval, read_proposed, write_approval, write_proposed
+from curriculum.plan_file import APPROVED, PlanApproval, read_approval, read_proposed, write_approval, write_proposed
 from curriculum.report_words import visible
 from curriculum.retention import retention_parts
 from curriculum.round_records import RoundPlan
 from curriculum.rundir import read_json, write_json, write_record
 
-APPROVED = "plan.approved.yaml"
 TOLD = "told.journal"
 """What a planner is told that changes from minute to minute; gone when its stage is done."""
 

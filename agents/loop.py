@@ -15,7 +15,7 @@ from agents.teacher import Planner, Teacher
 from curriculum.config import Config
 from curriculum.errors import StopRequested
 from curriculum.grading import Grader
-from curriculum.plan_file import read_approval
+from curriculum.plan_file import APPROVED, read_approval
 from curriculum.prompts import Prompt
 from curriculum.records import Example, Skill, SkillCatalogue, SkillLabel, Split
 from curriculum.round_records import RoundPlan, TrainingRow
@@ -159,7 +159,7 @@ class Loop:
 
     def plan(self, round_: int) -> RoundPlan:
         """A round's approved plan."""
-        return read_approval(self.run.round_stage(round_, "approve") / "plan.approved.yaml").plan
+        return read_approval(self.run.round_stage(round_, "approve") / APPROVED).plan
 
     def new_rows(self, round_: int) -> list[TrainingRow]:
         """The rows a round added to the training set: all but its replay."""

@@ -27,7 +27,7 @@ from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read
 from curriculum.report_build import RoundRecords, round_report
 from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown, render_terminal
-from curriculum.report_words import cut_words, decision_words
+from curriculum.report_words import cut_words, decision_words, student_notes
 from curriculum.round_records import Adapter, Allocation, DroppedRow, Serving, TrainingRow
 from curriculum.rundir import (
     DONE,
@@ -194,10 +194,7 @@ def _notes(config: Config) -> tuple[str, ...]:
         "The teacher is offline: no LLM. Skills are those the data declare; written rows are generated, not authored."
     )
     notes = [offline if config.teacher.kind == "offline" else _teacher_note(config)]
-    if config.student.base == "smollm2-135m":
-        notes.append("The base is SmolLM2-135M-Instruct dequantised from a Q4_1 file: not the original weights.")
-    if config.student.engine == "fake":
-        notes.append("The student is a FAKE: a table that learns. None of these numbers says anything of a model.")
+    notes += student_notes(config.student)
     if not isinstance(config.data, GeneratorData) and config.data.format == "svamp":
         notes.append("Worked solutions are templated from the data set's equations; no person or model wrote them.")
     return tuple(notes)

@@ -29,7 +29,7 @@ def build(loop: Loop, state: State) -> State:
 
     def work(folder: Path) -> Mapping[str, Any]:
         plan = loop.plan(round_)
-        written, labels, dropped, failures = write_rows(loop, plan)
+        made = write_rows(loop, plan)
         accepted = [row for r in accepted_rounds(loop, round_) for row in loop.new_rows(r)]
         used = Counter(row.example_id for row in accepted)
         drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
@@ -37,25 +37,20 @@ def build(loop: Loop, state: State) -> State:
             plan,
             drawn.draws,
             loop.examples,
-            written,
+            made.rows,
             accepted,
-            {**loop.labels, **{r.example_id: r for r in labels}},
+            {**loop.labels, **{r.example_id: r for r in made.labels}},
             taught_texts,
             loop.config.plan.uniform_floor,
             loop.config.plan.allocation,
         )
         if not rows:
             raise DataError(f"{folder}: round {round_} has no row to train on; see dropped.jsonl and the plan")
-        assert_no_leak(rows, loop.held_out())
-        write_records(folder / "written.jsonl", [example for example, _ in written])
-        write_records(folder / "labels.jsonl", labels)
-        write_records(folder / "dropped.jsonl", dropped)
-        write_failures(folder, failures)
-        write_records(folder / "training_set.jsonl", rows)
+        write_training_set(loop, folder, rows, made)
         counts = {
             "pool_rows_moved_to_other_skills": drawn.moved,
             "pool_rows_short": drawn.shortfall,
-            "written_rows_short": plan.written_rows - len(written),
+            "written_rows_short": plan.written_rows - len(made.rows),
         }
         write_json(folder / "build.json", {"schema_version": 1, **counts})
         return {}
@@ -123,6 +118,22 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     ]
     kept.sort(key=lambda pair: pair[0].id)
     return Made(kept, [labels[e.id] for e, _ in kept], dropped, failures)
+
+
+def write_training_set(
+    loop: Loop, folder: Path, rows: Sequence[TrainingRow], made: Made, cut: Iterable[DroppedRow] = ()
+) -> None:
+    """Writes the files of a stage that built rows to train on: these, what was written for them, what was `cut` again.
+
+    Raises:
+        DataError: a row is of another split.
+    """
+    assert_no_leak(rows, loop.held_out())
+    write_records(folder / "written.jsonl", [example for example, _ in made.rows])
+    write_records(folder / "labels.jsonl", made.labels)
+    write_records(folder / "dropped.jsonl", [*made.dropped, *cut])
+    write_failures(folder, made.failures)
+    write_records(folder / "training_set.jsonl", rows)
 
 
 def train(loop: Loop, state: State) -> State:

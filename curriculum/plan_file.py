@@ -14,6 +14,8 @@ from curriculum.records import Record
 from curriculum.round_records import RoundPlan
 from curriculum.rundir import check_version, write_atomic
 
+APPROVED = "plan.approved.yaml"
+"""Its name in the folder of the stage `approve`, where a round's plan is read."""
 _HEADER = """\
 # The plan of round {round}. Edit what is under `plan`, then set `approved: true`, fill in `by` and `reason`,
 # and go on with: tutelage resume RUN

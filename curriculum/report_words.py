@@ -13,6 +13,7 @@ from curriculum.loss_curve import SMOOTHED_STEPS
 from curriculum.records import Change, Rate
 from curriculum.report import FailureReport, FinalReport, RoundReport, RunReport, StageTiming, TrainingReport
 from curriculum.round_records import GateSkill, SkillPlan, SkillProfile, VerdictCounts
+from curriculum.student_config import StudentConfig
 
 NONE = "–"
 MOST_CUT = 0.2
@@ -264,3 +265,13 @@ def skill_work(round_: RoundReport) -> list[SkillWork]:
 
 def _by_level(counts: Iterable[tuple[int, int]]) -> str:
     return ", ".join(f"{rows} × d{level}" for level, rows in sorted(counts)) or NONE
+
+
+def student_notes(student: StudentConfig) -> list[str]:
+    """What has to be known of the student to read its figures."""
+    notes = []
+    if student.base == "smollm2-135m":
+        notes.append("The base is SmolLM2-135M-Instruct dequantised from a Q4_1 file: not the original weights.")
+    if student.engine == "fake":
+        notes.append("The student is a FAKE: a table that learns. None of these numbers says anything of a model.")
+    return notes
