@@ -126,7 +126,7 @@ def write_training_set(
     """Writes the files of a stage that built rows to train on: these, what was written for them, what was `cut` again.
 
     Raises:
-        DataError: a row is of another split.
+        LeakError: a row is of another split.
     """
     assert_no_leak(rows, loop.held_out())
     write_records(folder / "written.jsonl", [example for example, _ in made.rows])
