@@ -7,9 +7,12 @@ rolled back: each adapter is scored once, on the final split.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from agents import nodes
@@ -54,8 +57,13 @@ def check_bench(config: Config, bench: Bench) -> None:
     """Refuses what would only fail after the base has answered.
 
     Raises:
-        UserError: a strategy wants rows that nobody can write.
+        UserError: a strategy wants rows that nobody can write, or what is shared cannot serve trainings at once.
     """
+    if config.bench.at_once > 1 and (config.teacher.kind == "llm" or config.student.engine == "vllm"):
+        raise UserError(
+            f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter at "
+            "a time: set bench.at_once to 1, or teacher.kind to offline and student.engine to transformers"
+        )
     written = [s for s in bench.strategies if s in WRITTEN]
     if written and config.teacher.kind == "offline" and isinstance(config.data, FileData):
         raise UserError(
@@ -98,8 +106,13 @@ def _asked(run: RunDir) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key != "at"} for line in lines]
 
 
-def run_bench(loop: Loop, bench: Bench) -> BenchReport | Path:
+def run_bench(loop: Loop, bench: Bench, helpers: Sequence[Loop] = ()) -> BenchReport | Path:
     """Runs or goes on with a bench; the file a person has to approve where one is waited for.
+
+    Args:
+        loop: of the bench.
+        bench: what is compared.
+        helpers: the same loop with students and graders of their own: so many more trainings are made at once.
 
     Raises:
         UserError: a strategy has nothing to teach, or a training diverged.
@@ -112,19 +125,43 @@ def run_bench(loop: Loop, bench: Bench) -> BenchReport | Path:
     of = _materials(loop)
     done: list[TrainingDone] = []
     made = _write_report(loop, bench, of, base, done)
-    for number, (strategy, seed) in enumerate(bench.trainings, 1):
-        loop.check_stop()
-        try:
-            finished = run_training(loop, of, strategy, seed)
-        except StudentError as error:  # a worker that died may live the second time, as in a run
-            loop.say(f"{strategy}, seed {seed}: {error}; trying once more")
-            finished = run_training(loop, of, strategy, seed)
+    for number, finished in enumerate(_trained([loop, *helpers], of, bench.trainings), 1):
         right = sum(grade.verdict == "correct" for grade in finished.grades)
         of_all = f"{percent(right / len(finished.grades))} of {len(finished.grades)} final items"
-        loop.say(f"training {number} of {len(bench.trainings)}, {strategy} seed {seed}: {of_all}")
+        loop.say(f"training {number} of {len(bench.trainings)}, {finished.strategy} seed {finished.seed}: {of_all}")
         done.append(finished)
         made = _write_report(loop, bench, of, base, done)
     return made
+
+
+def _trained(loops: Sequence[Loop], of: Materials, trainings: Sequence[tuple[Strategy, int]]) -> Iterator[TrainingDone]:
+    """The trainings in their order, as many at once as there are loops. One that fails ends those not begun."""
+    if len(loops) == 1:
+        yield from (_train(loops[0], of, *training) for training in trainings)
+        return
+    idle: SimpleQueue[Loop] = SimpleQueue()
+    for loop in loops:
+        # Long steps of several trainings would only write over each other's lines.
+        idle.put(replace(loop, stopping=loops[0].stopping, progress=lambda *_: None))
+
+    def train(training: tuple[Strategy, int]) -> TrainingDone:
+        loop = idle.get()
+        try:
+            return _train(loop, of, *training)
+        finally:
+            idle.put(loop)
+
+    with ThreadPoolExecutor(len(loops)) as pool:
+        yield from pool.map(train, trainings)
+
+
+def _train(loop: Loop, of: Materials, strategy: Strategy, seed: int) -> TrainingDone:
+    loop.check_stop()
+    try:
+        return run_training(loop, of, strategy, seed)
+    except StudentError as error:  # a worker that died may live the second time, as in a run
+        loop.say(f"{strategy}, seed {seed}: {error}; trying once more")
+        return run_training(loop, of, strategy, seed)
 
 
 def _labelled(loop: Loop) -> Path | None:

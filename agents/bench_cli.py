@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -45,9 +46,12 @@ def bench(
         page = str(directory.path / "bench.html")
         told: dict[str, object] = {"run": str(directory.path), "trainings": len(wanted.trainings), "report": page}
         try:
-            with directory, open_loop(directory, loaded, progress) as loop, graceful_stop(loop):
+            with directory, ExitStack() as stack:
+                opened = (open_loop(directory, loaded, progress) for _ in range(loaded.bench.at_once))
+                loop, *helpers = [stack.enter_context(one) for one in opened]
+                stack.enter_context(graceful_stop(loop))
                 log_asked(directory, wanted)
-                made = run_bench(loop, wanted)
+                made = run_bench(loop, wanted, helpers)
         except StopRequested:
             progress.say("stopped on request: the same command goes on")
             if json_:

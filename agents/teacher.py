@@ -8,11 +8,12 @@ with a verifier. It is free and exact, and it is never presented as an LLM.
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
-from curriculum.config import Config, PlanConfig
+from curriculum.config import Config
 from curriculum.data_config import GeneratorData
 from curriculum.duplicates import SeenQuestions
 from curriculum.generator import write_examples
 from curriculum.mastery import Mastery
+from curriculum.plan_config import PlanConfig
 from curriculum.records import (
     Diagnosis,
     Example,

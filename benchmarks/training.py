@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 from machine import describe
 from quickstart import final_items
 
-from curriculum.config import Config, TrainingConfig
+from curriculum.config import Config
 from curriculum.extraction import taught_texts
+from curriculum.training_config import TrainingConfig
 from student.base_model import resolve_base
 from student.chat_format import pad_id
 from student.subprocess_job import Event, worker_environment

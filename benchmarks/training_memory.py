@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from curriculum.config import TrainingConfig
+from curriculum.training_config import TrainingConfig
 from student.base_model import resolve_base
 from student.memory_estimate import TrainingMemory, read_sizes, training_memory
 

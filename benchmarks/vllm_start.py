@@ -22,9 +22,10 @@ from typing import Any
 from machine import describe
 from quickstart import final_items
 
-from curriculum.config import Config, TrainingConfig
+from curriculum.config import Config
 from curriculum.records import Sampling
 from curriculum.student_config import VllmConfig
+from curriculum.training_config import TrainingConfig
 from student import vllm_server, vllm_student
 from student.base_model import resolve_base
 from student.interface import AdapterFiles

@@ -26,83 +26,14 @@ from curriculum.data_config import (
 )
 from curriculum.errors import ConfigError
 from curriculum.forecast_config import ForecastConfig
+from curriculum.plan_config import PlanConfig
 from curriculum.records import content_id
-from curriculum.round_records import Rule
 from curriculum.student_config import StudentConfig
 from curriculum.teacher_config import TEACHING, Endpoint, Role, TeacherConfig
+from curriculum.training_config import TrainingConfig
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
-
-
-class MasteryConfig(Section):
-    """When a skill counts as mastered, beside `plan.target_rate`, and when that is doubted; see `mastery`."""
-
-    low: float = Field(
-        default=0.7,
-        ge=0,
-        lt=1,
-        description="least lower end of the 95 % interval with which a skill becomes mastered: 9 right of 9, 19 of 20",
-    )
-    retest_items: int = Field(default=5, ge=1, description="graded probe answers below which a re-test is put off")
-    slip_weight: int = Field(default=2, ge=1, description="what a failure counts of a skill that was mastered before")
-
-
-class PlanConfig(Section):
-    """How a round's rows are chosen."""
-
-    rows_per_round: int = Field(gt=0, le=10_000_000, description="new rows each round")
-    allocation: Rule = Field(default="failures", description="what splits the new rows over skills")
-    write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
-    uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
-    max_repeats: int = Field(default=4, ge=1, description="most uses of one example in a training set")
-    replay_rows: int | None = Field(default=None, ge=0, description="accepted rows trained again; null takes all")
-    patience: int = Field(default=3, ge=1, description="rollbacks in a row that stop the run")
-    target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
-    mastery: MasteryConfig = MasteryConfig()
-    by: Literal["rule", "llm"] = Field(
-        default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
-    )
-    approve: bool = Field(default=False, description="wait for a person after each plan", json_schema_extra=OPERATIONAL)
-
-    @property
-    def floor_rows(self) -> int:
-        """Rows that an LLM does not plan: they are spread evenly over the skills."""
-        return round(self.uniform_floor * self.rows_per_round)
-
-    @property
-    def written_rows(self) -> int:
-        """New rows of a round that are to be written, as far as the skills allow."""
-        return round(self.write_share * self.rows_per_round)
-
-    @model_validator(mode="after")
-    def _leaves_rows(self) -> "PlanConfig":
-        if self.by == "llm" and self.floor_rows == self.rows_per_round:
-            raise ValueError(
-                "`plan.by: llm` has no row to plan: lower plan.uniform_floor, or raise plan.rows_per_round"
-            )
-        return self
-
-
-class TrainingConfig(Section):
-    """LoRA supervised fine-tuning."""
-
-    start: Literal["base", "accepted"] = Field(
-        default="base", description="a fresh adapter on the base each round, or go on from the accepted adapter"
-    )
-    rank: int = Field(default=16, gt=0)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    learning_rate: float = Field(default=5e-4, gt=0)
-    epochs: int = Field(default=2, gt=0)
-    batch_tokens: int = Field(default=2048, gt=0, description="most tokens in one batch, padding included")
-    warmup_share: float = Field(default=0.05, ge=0, lt=1, description="share of the steps")
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    max_length: int = Field(default=1024, gt=0, description="tokens; longer rows are dropped and counted")
-    processes: int = Field(
-        default=1, gt=0, le=64, description="that train together, one a GPU, each with its part of every batch"
-    )
 
 
 class GateConfig(Section):
@@ -127,6 +58,13 @@ class BenchConfig(Section):
         default=0,
         ge=0,
         description="even rows that every training has besides its own; the profile is taken after them",
+    )
+    at_once: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="trainings made at the same time, each in worker processes of its own: for a GPU with room",
+        json_schema_extra=OPERATIONAL,
     )
 
 

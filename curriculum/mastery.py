@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.config import PlanConfig
+from curriculum.plan_config import PlanConfig
 from curriculum.records import Part, Rate, Record
 from curriculum.round_records import MissingSkillProfile, SkillProfile
 

@@ -12,9 +12,10 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from curriculum.allocation import shares_by_rule
-from curriculum.config import Config, PlanConfig
+from curriculum.config import Config
 from curriculum.mastery import Mastery, SkillMastery, at_target, demand, remember
 from curriculum.mixture import apportion, skill_shares
+from curriculum.plan_config import PlanConfig
 from curriculum.records import Rate, Skill, SkillCatalogue, content_id
 from curriculum.round_records import Allocation, MissingSkillProfile, RoundPlan, Rule, SkillPlan
 

@@ -18,8 +18,8 @@ from student.chat_format import pad_left
 from student.key_values import RowCache
 from student.signals import TOP
 
-READ_TOKENS = 512
-"""Most tokens read at once, padding included: enough for fast matrix products, few enough to stay in the cache."""
+READ_TOKENS = {"cpu": 512, "cuda": 16_384}
+"""Most tokens read at once, padding included: enough for fast matrix products, few enough to stay in a CPU's cache."""
 
 
 class Prefix(NamedTuple):
@@ -40,7 +40,8 @@ def read_prefix(model: Any, prompts: Sequence[tuple[int, ...]]) -> Prefix:
     length = min(len(shared), min(len(ids) for ids in prompts) - 1)
     cache = DynamicCache()
     if length:
-        model(input_ids=torch.tensor([prompts[0][:length]]), past_key_values=cache, logits_to_keep=1)
+        shown = torch.tensor([prompts[0][:length]], device=model.device)
+        model(input_ids=shown, past_key_values=cache, logits_to_keep=1)
     return Prefix(length, cache)
 
 
@@ -63,7 +64,7 @@ def decode(
         stops: tokens that end an answer.
         pad: any token; it is masked.
         sampling: how tokens are drawn, and how many at most.
-        generator: of the draws.
+        generator: of the draws, on the model's device.
         first: a list to which, for each prompt, the log-probabilities of its likeliest first tokens are added, before
             temperature and nucleus.
     """
@@ -71,9 +72,9 @@ def decode(
     if first is not None:
         first += logits.float().log_softmax(-1).topk(min(TOP, logits.shape[-1])).values.tolist()
     made: list[list[int]] = [[] for _ in prompts]
-    rows = torch.arange(len(prompts))
-    positions = torch.tensor([[len(prompt)] for prompt in prompts])
-    stop = torch.tensor(stops)
+    rows = torch.arange(len(prompts), device=model.device)
+    positions = torch.tensor([[len(prompt)] for prompt in prompts], device=model.device)
+    stop = torch.tensor(stops, device=model.device)
     for step in range(sampling.max_new_tokens):
         tokens = choose_tokens(logits.float(), sampling, generator)
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
@@ -95,7 +96,7 @@ def decode(
 def _leave(cache: RowCache, going: Tensor) -> Tensor:
     """Rows that stay, in the new order: the first ones, with the last ones moved to where rows have left."""
     count = int(going.sum())
-    kept = torch.arange(count)
+    kept = torch.arange(count, device=going.device)
     if 0 < count < len(going):
         left = (~going[:count]).nonzero()[:, 0]
         kept[left] = count + going[count:].nonzero()[:, 0]
@@ -110,12 +111,12 @@ def _read(
     """Reads all prompts; returns the logits of each one's next token, the keys and values, and the mask."""
     rest = [prompt[prefix.length :] for prompt in prompts]
     length = prefix.length + len(rest[0])
-    mask = torch.zeros(len(prompts), length, dtype=torch.long)
+    mask = torch.zeros(len(prompts), length, dtype=torch.long, device=model.device)
     mask[:, : prefix.length] = 1
     cache = None
     logits = []
-    for first, end in _groups([len(ids) for ids in rest]):
-        ids, seen = pad_left(rest[first:end], pad)
+    for first, end in _groups([len(ids) for ids in rest], READ_TOKENS[model.device.type]):
+        ids, seen = (tensor.to(model.device) for tensor in pad_left(rest[first:end], pad))
         mask[first:end, length - ids.shape[1] :] = seen
         seen = torch.cat([mask[first:end, : prefix.length], seen], dim=1)
         positions = (seen.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
@@ -128,11 +129,11 @@ def _read(
     return torch.cat(logits), cache, mask
 
 
-def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _groups(lengths: Sequence[int], most_tokens: int) -> Iterator[tuple[int, int]]:
     """Where each group of rows begins and ends, given the tokens of each row, the longest row first."""
     first = 0
     while first < len(lengths):
-        end = min(len(lengths), first + max(1, READ_TOKENS // lengths[first]))
+        end = min(len(lengths), first + max(1, most_tokens // lengths[first]))
         yield first, end
         first = end
 

@@ -1,4 +1,4 @@
-"""Answers prompts with transformers, in a process of its own: the student as it is served on a CPU.
+"""Answers prompts with transformers, in a process of its own: on a GPU where there is one, else on the CPU.
 
 Takes a model folder, an adapter, ready messages and sampling; sends one event per answer as it ends.
 The adapter is merged into the weights, which is faster than keeping it apart. The partition into
@@ -16,7 +16,7 @@ from curriculum.records import Message, Sampling
 from student.chat_format import encode_prompt, pad_id, stop_ids
 from student.decoding import decode, read_prefix
 from student.key_values import use_grouped_attention
-from student.loading import load_base
+from student.loading import here, load_base
 from student.signals import top_entropy
 from student.subprocess_job import Event, is_out_of_memory, sample_ids
 
@@ -38,7 +38,7 @@ def answer(job: Event) -> Iterator[Event]:
     Raises:
         UserError: the model is of a kind that this engine cannot serve.
     """
-    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"])
+    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here())
     if job["adapter"]:
         model = _merge(model, job["adapter"])
     model.train(False)
@@ -57,7 +57,7 @@ def answer(job: Event) -> Iterator[Event]:
         missing = {row: prompt for row, prompt in enumerate(batch) if prompt.id not in finished}
         if not missing:
             continue
-        generator = torch.Generator().manual_seed(sampling.seed * 1_000_003 + index)
+        generator = torch.Generator(model.device).manual_seed(sampling.seed * 1_000_003 + index)
         ids = [p.input_ids for p in batch]
         first: list[list[float]] | None = [] if job.get("signals") else None
         try:

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+def here(rank: int = 0) -> str:
+    """The device that a process computes on: the GPU of its rank, or the CPU where there is none."""
+    import torch
+
+    return f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
+
+
 def load_base(
     folder: Path, dtype: str, threads: int, device: str = "cpu"
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

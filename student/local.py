@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
-from curriculum.config import TrainingConfig
 from curriculum.errors import OutOfMemory, TrainingError
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
 from curriculum.student_config import StudentConfig
+from curriculum.training_config import TrainingConfig
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
@@ -20,7 +20,7 @@ from student.subprocess_job import Event, Worker
 
 
 class LocalStudent:
-    """A base model on this machine's CPU, with the adapters it is given."""
+    """A base model on this machine, with the adapters it is given."""
 
     def __init__(self, config: StudentConfig, training: TrainingConfig, system_prompt: str) -> None:
         self.base_name = config.base

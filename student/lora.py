@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curriculum.config import TrainingConfig
+from curriculum.training_config import TrainingConfig
 from student.chat_format import Batch
 
 if TYPE_CHECKING:

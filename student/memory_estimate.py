@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from curriculum.config import TrainingConfig
 from curriculum.forecast_config import ModelSizes
+from curriculum.training_config import TrainingConfig
 
 FLOAT32 = 4
 TARGET_SHARE = 0.5

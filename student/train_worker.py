@@ -14,10 +14,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from curriculum.config import TrainingConfig
 from curriculum.errors import TrainingError, UserError
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.records import Message
+from curriculum.training_config import TrainingConfig
 from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
 from student.lora import (
     add_lora,
@@ -61,11 +61,10 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
     import torch
     from safetensors import SafetensorError
 
-    from student.loading import load_base
+    from student.loading import here, load_base
 
     training = TrainingConfig.model_validate(job["training"])
-    device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
-    base, tokenizer = load_base(Path(job["base"]), job["dtype"], max(1, job["threads"] // ranks), device)
+    base, tokenizer = load_base(Path(job["base"]), job["dtype"], max(1, job["threads"] // ranks), here(rank))
     data = encode_rows(tokenizer, job["rows"], training.max_length)
     torch.manual_seed(job["seed"])
     model = load_lora(base, Path(job["start"])) if job["start"] else add_lora(base, training, job["base_name"])

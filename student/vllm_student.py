@@ -15,11 +15,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Literal
 
-from curriculum.config import TrainingConfig
 from curriculum.errors import StudentError, UserError
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import Canary, Serving, TrainingRow
 from curriculum.student_config import StudentConfig
+from curriculum.training_config import TrainingConfig
 from student.base_model import cache_folder, file_sha256
 from student.canary import require_same
 from student.interface import AdapterFiles, Encoded, Progress, Prompt, TrainingResult, TrainingSettings

@@ -44,7 +44,7 @@ def make_adapter(base: Path, folder: Path, rank: int) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from curriculum.config import TrainingConfig
+    from curriculum.training_config import TrainingConfig
     from student.lora import add_lora, save_adapter
 
     with torch.random.fork_rng():

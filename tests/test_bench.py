@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,30 @@ def test_what_is_finished_is_not_repeated(finished: Path, tmp_path: Path, monkey
     assert len(begun) == 15, "a finished bench trains nothing"
 
 
+@pytest.mark.real
+def test_trainings_made_at_once_are_the_same(finished: Path, tmp_path: Path) -> None:
+    done = tutelage(
+        *("bench", write(tmp_path), "--name", "bench", "--arms", ",".join(ARMS), "--seeds", "2"),
+        *("--set", "bench.at_once=3"),
+    )
+    assert done.code == 0, done.err
+    assert "training 14 of 14, learnability seed 2:" in done.err
+    assert files(tmp_path / "bench") == files(finished)
+
+
+def test_what_fails_of_several_at_once_ends_those_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(write(tmp_path))
+    run = open_bench(config, "bench")
+    count_trainings(monkeypatch, at=2, error=TrainingError("the loss became nan at step 4: lower it"))
+    with run, ExitStack() as stack:
+        loops = [stack.enter_context(open_loop(run, config, ProgressPrinter(io.StringIO()))) for _ in range(2)]
+        with pytest.raises(UserError, match="the loss became nan"):
+            run_bench(loops[0], Bench(ARMS, 2), loops[1:])
+    assert 0 < len(list((run.path / "trainings").glob("*/round_01/train/done.json"))) < 14
+    monkeypatch.undo()
+    assert bench(tmp_path).trainings == 14
+
+
 def test_more_seeds_and_strategies_go_on_from_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = count_trainings(monkeypatch)
     first = bench(tmp_path, parse_strategies("stat_sel"), 1)
@@ -283,6 +308,7 @@ def test_the_command_prints_a_table_and_a_last_line(tmp_path: Path) -> None:
         (["--arms", "ega", "--seeds", "0"], "--seeds"),
         (["--set", "plan.rows=3"], "unknown key `plan.rows`"),
         (["--name", "../x"], "expected a plain folder name"),
+        (["--set", "bench.at_once=2", "--set", "student.engine=vllm"], "one adapter at a time: set bench.at_once to 1"),
     ],
 )
 def test_what_a_user_can_fix_ends_with_2_and_leaves_nothing(tmp_path: Path, args: list[str], said: str) -> None:

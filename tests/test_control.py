@@ -23,7 +23,7 @@ from agents.graph import run_plain
 from agents.progress import ProgressPrinter
 from agents.reporting import write_pages
 from agents.session import open_loop, open_run
-from curriculum.config import TrainingConfig, load_config
+from curriculum.config import load_config
 from curriculum.control import LAYER, Arm, compare, control_order, control_rows, draw_untargeted
 from curriculum.errors import StudentError, TrainingError, UserError
 from curriculum.mixture import index_pool
@@ -33,6 +33,7 @@ from curriculum.report_html import render_html
 from curriculum.report_text import render_markdown
 from curriculum.round_records import Adapter, TrainingRow
 from curriculum.rundir import read_json, read_record, read_records
+from curriculum.training_config import TrainingConfig
 from student.chat_format import EncodedRow
 from student.fakes import FakeStudent
 from student.train_worker import TrainingData, seeded_batches

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from samples import training_row
 from tiny_model import make_tiny_model
 
-from curriculum.config import StudentConfig, TrainingConfig
 from curriculum.errors import TrainingError
+from curriculum.student_config import StudentConfig
+from curriculum.training_config import TrainingConfig
 from student.interface import TrainingSettings
 from student.local import LocalStudent
 

@@ -15,10 +15,10 @@ from filelock import FileLock
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 from transformers import Lfm2Config
 
-from curriculum.config import TrainingConfig
 from curriculum.errors import OutOfMemory, StudentError, UserError
 from curriculum.records import Message, Sampling
 from curriculum.student_config import StudentConfig
+from curriculum.training_config import TrainingConfig
 from student import decoding, engine_worker
 from student.chat_format import encode_prompt, prompt_messages
 from student.decoding import choose_tokens, decode, read_prefix
@@ -116,7 +116,7 @@ def test_greedy_answers_are_those_of_the_library_though_rows_leave_the_batch(fam
     prefix = read_prefix(model, prompts)
     assert prefix.length > 0
     use_grouped_attention(model)
-    monkeypatch.setattr(decoding, "READ_TOKENS", 40)
+    monkeypatch.setitem(decoding.READ_TOKENS, "cpu", 40)
     made = dict(decode(model, prefix, prompts, stops, 2, GREEDY, torch.Generator()))
     assert [made[row] for row in range(len(prompts))] == expected
 

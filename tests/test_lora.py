@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from samples import training_row
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 
-from curriculum.config import TrainingConfig
 from curriculum.errors import TrainingError
 from curriculum.student_config import StudentConfig
+from curriculum.training_config import TrainingConfig
 from student.base_model import file_sha256
 from student.chat_format import collate, encode_row, prompt_messages
 from student.interface import TrainingSettings

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from curriculum.config import TrainingConfig
 from curriculum.forecast_config import ModelSizes
+from curriculum.training_config import TrainingConfig
 from student.chat_format import EncodedRow, collate
 from student.lora import add_lora, token_losses, weighted_loss
 from student.memory_estimate import (

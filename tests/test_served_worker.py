@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 
-from curriculum.config import TrainingConfig
 from curriculum.errors import StudentError
 from curriculum.records import Sampling
 from curriculum.student_config import VllmConfig
+from curriculum.training_config import TrainingConfig
 from student import served_worker
 from student.chat_format import encode_prompt, prompt_messages
 from student.loading import load_base

@@ -17,7 +17,7 @@ from agents.nodes import catalogue, diagnose, evaluate, label, profile
 from agents.prepare import prepare
 from agents.progress import ProgressPrinter
 from agents.session import create_run, open_loop
-from curriculum.config import TrainingConfig, load_config
+from curriculum.config import load_config
 from curriculum.errors import ConfigError
 from curriculum.records import Example, Grade, Sampling, SkillLabel, Verdict
 from curriculum.report_probe import probe_words
@@ -26,6 +26,7 @@ from curriculum.rundir import read_record, read_records
 from curriculum.signals import item_signals, measured_difficulty, signal_means, with_measured_difficulty
 from curriculum.statistics import wilson
 from curriculum.student_config import StudentConfig
+from curriculum.training_config import TrainingConfig
 from student.chat_format import encode_prompt, prompt_messages
 from student.interface import AdapterFiles, Prompt
 from student.loading import load_base

@@ -20,10 +20,10 @@ from tiny_model import make_model, make_tiny_model, make_tokenizer
 from transformers import AutoTokenizer
 
 from agents.export import export_run
-from curriculum.config import TrainingConfig
 from curriculum.errors import StudentError
 from curriculum.records import Message, Sampling
 from curriculum.student_config import StudentConfig, VllmConfig
+from curriculum.training_config import TrainingConfig
 from student import served_worker
 from student.base_model import resolve_base
 from student.chat_format import encode_prompt

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.config import TrainingConfig, load_config
+from curriculum.config import load_config
 from curriculum.errors import ConfigError, StudentError, UserError
 from curriculum.student_config import StudentConfig, VllmConfig
+from curriculum.training_config import TrainingConfig
 from student import vllm_main, vllm_student
 from student.subprocess_job import worker_environment
 from student.vllm_server import Model, is_healthy, options, start_server

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from test_vllm_server import until_gone
 
-from curriculum.config import TrainingConfig, load_config
+from curriculum.config import load_config
 from curriculum.errors import ConfigError, StudentError
 from curriculum.student_config import StudentConfig, VllmConfig
+from curriculum.training_config import TrainingConfig
 from student import vllm_student
 from student.address import socket_path
 from student.interface import AdapterFiles
