@@ -61,8 +61,8 @@ def check_bench(config: Config, bench: Bench) -> None:
     """
     if config.bench.at_once > 1 and (config.teacher.kind == "llm" or config.student.engine == "vllm"):
         raise UserError(
-            f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter at "
-            "a time: set bench.at_once to 1, or teacher.kind to offline and student.engine to transformers"
+            f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter "
+            "at a time: set bench.at_once to 1, or teacher.kind to offline and student.engine to transformers"
         )
     written = [s for s in bench.strategies if s in WRITTEN]
     if written and config.teacher.kind == "offline" and isinstance(config.data, FileData):

@@ -117,9 +117,11 @@ def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) ->
     try:
         train_adapter(own, {**AT_BASE, "round": of.round})
     except TrainingError as error:
+        at_once = loop.config.bench.at_once
+        fewer = f"Of {at_once} trainings at once fewer may fit: lower bench.at_once, and it goes on. "
         raise UserError(
-            f"{strategy}, seed {seed}: {error}\nThe settings of training are the bench's identity: begin another with "
-            "--name NAME --set training.KEY=VALUE"
+            f"{strategy}, seed {seed}: {error}\n{fewer if at_once > 1 else ''}The settings of training are the bench's "
+            "identity: begin another with --name NAME --set training.KEY=VALUE"
         ) from None
     return read_record(own.run.round_stage(of.round, "train") / "adapter.json", Adapter)
 

@@ -1,8 +1,9 @@
-"""Three rules that split a round's new rows over skills: by failures, by learnability, by expected gain.
+"""Four rules that split a round's new rows over skills: evenly, by failures, by learnability, by expected gain.
 
 Takes the probe results of the accepted adapters so far and the rows they were trained on; returns each skill's
-share under every rule, with the gain expected of it. Missing is not the same as learnable: the first rule asks what
-fails, the second what is neither always right nor always wrong, the third what a row still buys.
+share under every rule, with the gain expected of it. Missing is not the same as learnable: the first rule gives every
+skill that fails at all the same, the second asks what fails most, the third what is neither always right nor always
+wrong, the fourth what a row still buys.
 Draws no rows; the plan turns one rule's shares into rows.
 """
 
@@ -192,6 +193,7 @@ def allocate(
     unsure = {
         s: 0 if known[s].mastered else learnability(latest[s].counts.correct, parsed(latest[s])) for s in capacity
     }
+    missed = {s: demand(known[s], min(latest[s].missing, 1), plan) for s in capacity}
     budget = Budget(plan.rows_per_round, max(config.rounds, round_), max(config.rounds - round_ + 1, 1))
     curves = fit_curves(
         _evidence(measured, list(capacity)),
@@ -208,11 +210,10 @@ def allocate(
             least, most = np.where(held, 0.0, least), np.where(held, np.minimum(most, floor / len(held)), most)
         missing = np.array(list(failures.values()), float)
         by_gain = expected_gain_shares(curves, missing, budget, floor, least=least, most=most)
+    by_counts = [skill_shares(counts, floor).values() for counts in (missed, failures, unsure)]
     shares = [
-        RuleShares(failures=float(f), learnability=float(p), expected_gain=float(g))
-        for f, p, g in zip(
-            skill_shares(failures, floor).values(), skill_shares(unsure, floor).values(), by_gain, strict=True
-        )
+        RuleShares(even=float(e), failures=float(f), learnability=float(p), expected_gain=float(g))
+        for e, f, p, g in zip(*by_counts, by_gain, strict=True)
     ]
     given = np.array([getattr(share, plan.allocation) for share in shares]) * budget.rows_per_round
     low, high = curves.gain_range(given)

@@ -24,6 +24,7 @@ from curriculum.round_records import RoundPlan, Rule, TrainingRow
 Key = TypeVar("Key", str, int)
 
 LAYERS: Mapping[Rule, str] = {
+    "even": "even share of what is missing",
     "failures": "missing skill share",
     "learnability": "learnability",
     "expected_gain": "expected gain",

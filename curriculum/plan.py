@@ -1,9 +1,8 @@
 """The plan of a round: how many rows each skill gets, drawn from the pool or written, or why the run stops.
 
 Takes the missing-skill profile, the history of approved plans, and what the pool and the teacher can give;
-returns a `RoundPlan`. STAT's rule: a skill's share of the rows follows how often it was missing, over a
-uniform floor; other rules are in `allocation`. Draws no rows and calls no one; `check_edited` says whether a
-person's plan can be followed.
+returns a `RoundPlan`. Every skill that is missing gets the same share, over a uniform floor; other rules are in
+`allocation`. Draws no rows and calls no one; `check_edited` says whether a person's plan can be followed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -83,7 +82,7 @@ def make_plan(
         history: every earlier round that trained, oldest first.
         written_levels: skill → difficulties that the teacher can write.
         accepted_rows: rows of earlier accepted rounds, for replay.
-        allocation: from `allocate`; needed where `plan.allocation` is another rule than STAT's.
+        allocation: from `allocate`; needed where `plan.allocation` is `learnability` or `expected_gain`.
         mastery: from `remember`; without it this profile is all that is remembered.
         replay_first: skills whose rows are replayed before others.
     """
@@ -228,8 +227,9 @@ def _draft(
     even: bool = False,
 ) -> RoundPlan:
     uniform_floor = 1.0 if even else config.uniform_floor
-    demands = {s.skill: demand(s.mastery, s.missing, config) for s in standings if s.teachable}
-    if even or allocation is None or allocation.rule == "failures":
+    most = 1 if config.allocation == "even" else sum(s.missing for s in standings)
+    demands = {s.skill: demand(s.mastery, min(s.missing, most), config) for s in standings if s.teachable}
+    if even or allocation is None or allocation.rule in ("even", "failures"):
         shares = skill_shares(demands, uniform_floor)
         demanded = {skill for skill, failures in demands.items() if failures}
     else:
@@ -279,7 +279,7 @@ def _reason(standing: Standing, share: Fraction, by_floor: Fraction, rule: Rule)
     if not standing.teachable:
         rows = "no rows: the pool has none and none may be written"
     elif round(share - by_floor, 3):  # what is not printed as 0.0 %
-        by = rule.replace("_", " ")
+        by = "even split" if rule == "even" else rule.replace("_", " ")
         rows = f"{_percent(share - by_floor)} of the rows by {by}, {_percent(by_floor)} by the uniform floor"
     else:
         rows = f"{_percent(share)} of the rows by the uniform floor"

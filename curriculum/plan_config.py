@@ -25,7 +25,7 @@ class PlanConfig(Section):
     """How a round's rows are chosen."""
 
     rows_per_round: int = Field(gt=0, le=10_000_000, description="new rows each round")
-    allocation: Rule = Field(default="failures", description="what splits the new rows over skills")
+    allocation: Rule = Field(default="even", description="what splits the new rows over skills that are missing")
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
     max_repeats: int = Field(default=4, ge=1, description="most uses of one example in a training set")

@@ -15,6 +15,7 @@ LEAST_GAIN = 0.001
 
 HEADS = (
     "Skill",
+    "Even",
     "By failures",
     "By learnability",
     "By expected gain",
@@ -49,6 +50,7 @@ def allocation_rows(round_: RoundReport) -> list[AllocationRow]:
         AllocationRow(
             part.skill,
             (
+                NONE if part.shares.even is None else _whole(part.shares.even),
                 _whole(part.shares.failures),
                 _whole(part.shares.learnability),
                 _whole(part.shares.expected_gain),

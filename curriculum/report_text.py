@@ -202,8 +202,8 @@ def _work_table(report: RunReport, round_: RoundReport) -> Table:
 
 
 def _allocation_table(round_: RoundReport) -> Table:
-    heads = ["skill", "fail", "learn", "gain", "given", "expected", "a point", "curve"]
-    table = narrow_table("Shares by failures, learnability and expected gain, %; points and tokens", heads)
+    heads = ["skill", "even", "fail", "learn", "gain", "given", "expected", "a point", "curve"]
+    table = narrow_table("Shares: even, by failures, learnability, expected gain, %; points and tokens", heads)
     for row in report_allocation.allocation_rows(round_):
         add_row(table, [row.skill, *row.cells, row.status.partition(":")[0]])
     return table

@@ -103,7 +103,7 @@ class MissingSkillProfile(Record):
     cells: tuple[SkillProfile, ...] = Field(description="one a skill and difficulty, sorted by both")
 
 
-Rule = Literal["failures", "learnability", "expected_gain"]
+Rule = Literal["even", "failures", "learnability", "expected_gain"]
 """How new rows are split over skills; see `allocation`."""
 
 Status = Literal["open", "mastered", "parked"]
@@ -113,6 +113,7 @@ Status = Literal["open", "mastered", "parked"]
 class RuleShares(Part):
     """One skill's share of a round's new rows under every rule."""
 
+    even: float | None = Field(default=None, ge=0, le=1, description="none in reports of versions without that rule")
     failures: float = Field(ge=0, le=1)
     learnability: float = Field(ge=0, le=1)
     expected_gain: float = Field(ge=0, le=1)

@@ -23,7 +23,7 @@ data:
     {tasks}
   splits: {{probe: 40, gate: 60, final: 40}}
 student: {{engine: {engine}, base: {base}, max_new_tokens: 8, dtype: float32, batch_size: 16}}
-plan: {{rows_per_round: 40, replay_rows: 20}}
+plan: {{rows_per_round: 40, replay_rows: 20, allocation: failures}}
 training: {{epochs: 1, rank: 4, learning_rate: 1.0e-3, batch_tokens: 1024}}
 gate: {{retrain_sd: 0.0}}
 """

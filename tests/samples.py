@@ -54,7 +54,7 @@ def student_answer(example: Example, text: str, **fields: Any) -> StudentAnswer:
 
 def allocation(rule: Rule, **shares: float) -> Allocation:
     """What `rule` would give each skill, the other rules nothing; curves expect 10 points of each."""
-    none = {"failures": 0.0, "learnability": 0.0, "expected_gain": 0.0}
+    none = {"even": 0.0, "failures": 0.0, "learnability": 0.0, "expected_gain": 0.0}
     curve: dict[str, Any] = {"status": "open", "rows": 0, "flat": 0.2, "gain": 0.1, "gain_low": 0, "gain_high": 0.2}
     parts = [
         SkillAllocation(skill=skill, shares=RuleShares(**none | {rule: share}), **curve)

@@ -26,7 +26,7 @@ from curriculum.records import Skill, SkillCatalogue
 from curriculum.round_records import Allocation, MissingSkillProfile, Rule, SkillProfile, VerdictCounts
 from curriculum.statistics import wilson
 
-RULES: tuple[Rule, ...] = ("failures", "learnability", "expected_gain")
+RULES: tuple[Rule, ...] = ("even", "failures", "learnability", "expected_gain")
 NAMES = "abcdefgh"
 Answers = Mapping[str, tuple[int, int]]
 """Skill → right and wrong answers."""

@@ -142,7 +142,7 @@ def file_config(folder: Path, name: str, arms: str) -> Path:
     """Two rounds on a file's rows, which lie beside the config: quicker than a generator."""
     path = config_of(folder, [])
     tree = yaml.safe_load(path.read_text()) | {"rounds": 2, "control": arms, "runs_dir": str(folder / name)}
-    tree["plan"] |= {"rows_per_round": 30, "replay_rows": 6}
+    tree["plan"] |= {"rows_per_round": 30, "replay_rows": 6, "allocation": "failures"}
     tree["gate"] = {"retrain_sd": 0.0, "alpha": 0.4}
     path.write_text(yaml.safe_dump(tree))
     return path

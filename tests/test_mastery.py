@@ -157,6 +157,7 @@ def test_failures_of_a_slipped_skill_count_twice():
     plan = planned(DIPPED, config(uniform_floor=0), mastery=known)
     assert rows(plan) == {"add": 50, "count": 25, "sort": 25}
     assert plan.skills[0].reason.startswith("slipped, missing in 4 failed probe answers")
+    assert rows(planned(DIPPED, config(uniform_floor=0, allocation="even"), mastery=known)) == rows(plan)
     assert demand(known.by_skill["add"], 4, config(mastery={"slip_weight": 3}).plan) == 12
 
 

@@ -29,7 +29,7 @@ def config(**plan: object) -> Config:
     levels = [{"difficulty": 1}]
     sizes = {"probe": 10, "gate": 10, "final": 10}
     data = {"kind": "reasoning_gym", "tasks": dict.fromkeys(SKILLS, levels), "per_task": 100, "splits": sizes}
-    return Config.model_validate({"data": data, "plan": {"rows_per_round": 100, **plan}})
+    return Config.model_validate({"data": data, "plan": {"rows_per_round": 100, "allocation": "failures", **plan}})
 
 
 def catalogue(*writable: str) -> SkillCatalogue:
@@ -116,6 +116,14 @@ def test_rows_follow_failures_and_a_mastered_skill_keeps_the_floor() -> None:
     assert rows(plan) == {"add": 69, "count": 26, "sort": 5}
     assert [s.share for s in plan.skills] == [pytest.approx(x) for x in (0.6875, 0.2625, 0.05)]
     assert [s.missing for s in plan.skills] == [15, 5, 1]
+
+
+def test_every_missing_skill_gets_the_same_and_what_fails_nowhere_the_floor() -> None:
+    assert Config.model_validate(config().model_dump(exclude={"plan": {"allocation"}})).plan.allocation == "even"
+    for by in (None, allocation("even", add=0.475, count=0.475, sort=0.05)):
+        plan = planned(settings=config(uniform_floor=0.15, allocation="even"), by=by)
+        assert rows(plan) == {"add": 48, "count": 47, "sort": 5}
+        assert "42.5 % of the rows by even split, 5.0 % by the uniform floor" in plan.skills[0].reason
 
 
 def test_reasons_carry_the_numbers() -> None:

@@ -167,6 +167,7 @@ def config_of(folder: Path, **extra: object) -> Path:
         "runs_dir": str(folder / "runs"),
         "plan": {
             "rows_per_round": 90,
+            "allocation": "failures",
             "write_share": 0,
             "uniform_floor": 0.0,
             "replay_rows": 12,
