@@ -17,11 +17,13 @@ from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
 from agents.recorded_usage import FORECAST, role_timings
 from agents.tracking import track
 from curriculum.agreement import Repeatability
+from curriculum.approval import plan_decision
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.judging import JudgeReport, judge_report
+from curriculum.plan_file import APPROVED, PROPOSED, read_approval, read_proposed
 from curriculum.records import BASE, Diagnosis, Grade, content_id
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read_timings
 from curriculum.report_build import RoundRecords, round_report
@@ -105,7 +107,9 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         records = records._replace(drawn_of_base=drawn[0], drawn=drawn[1])
     if round_ == 0:
         return records._replace(decision=gate_decision(loop, 0))
-    plan = loop.plan(round_)
+    proposed, approval = read_proposed(folder("plan") / PROPOSED), read_approval(folder("approve") / APPROVED)
+    plan = approval.plan
+    records = records._replace(approval=plan_decision(proposed, approval))
     rules = folder("plan") / ALLOCATION
     if rules.exists():
         records = records._replace(allocation=read_record(rules, Allocation))
