@@ -45,7 +45,7 @@ def waiting(run: RunDir) -> Waiting | None:
     plans = [folder / APPROVED for folder in run.path.glob("round_*/approve")]
     for file in [run.stage_path("catalogue") / CATALOGUE, *sorted(plans, key=lambda p: p.parent.parent.name)]:
         folder = file.parent
-        if file.exists() and (folder / STARTED).exists() and not (folder / DONE).exists():
+        if file.is_file() and (folder / STARTED).exists() and not (folder / DONE).exists():
             return Waiting(run, file, None if file.name == CATALOGUE else read_approval(file).plan.round)
     return None
 

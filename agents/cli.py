@@ -14,7 +14,7 @@ import typer
 from agents.approval_cli import approve, asked_here
 from agents.bench_cli import bench
 from agents.exits import INTERRUPTED, OVER_BUDGET, ConfigPath, Json, Set, graceful_stop, user_errors
-from agents.results_cli import compare, export
+from agents.results_cli import compare, export, index
 from agents.teacher_cli import teacher_app
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(teacher_app, name="teacher")
 app.command()(export)
 app.command()(compare)
+app.command()(index)
 app.command()(bench)
 app.command()(approve)
 Approve = Annotated[bool, typer.Option("--approve", help="Wait for a person after each plan, as plan.approve=true")]
