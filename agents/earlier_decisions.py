@@ -15,6 +15,8 @@ from curriculum.rundir import RunDir, is_whole, read_record, write_record
 
 FOLDER = "decisions"
 """In a run's folder: the decisions it began with, one file a round."""
+MOST_SAID = 8
+"""Differences between two plans that are named."""
 
 
 def copy_decisions(source: RunDir, target: Path) -> int:
@@ -80,7 +82,9 @@ def taken_decision(loop: Loop, proposed: RoundPlan) -> tuple[PlanApproval | None
     origin = recorded.approval.taken_from or recorded.run
     if recorded.proposed == proposed and recorded.labels == _labels(loop.run):
         return recorded.approval.model_copy(update={"taken_from": origin}), ""
-    differs = "; ".join(plan_changes(recorded.proposed, proposed)) or "the labelled examples are others"
+    changes = plan_changes(recorded.proposed, proposed) or ["the labelled examples are others"]
+    more = f"; and {len(changes) - MOST_SAID} more" if len(changes) > MOST_SAID else ""
+    differs = "; ".join(changes[:MOST_SAID]) + more
     return None, (
         f"{recorded.approval.by} decided on another plan in the run {recorded.run}, so that decision is not taken "
         f"over. From that plan to this one: {differs}."

@@ -131,7 +131,7 @@ def row_words(row: SampleRow) -> str:
     before = "" if row.uses == 0 else f" Taught {row.uses} time{'' if row.uses == 1 else 's'} before."
     if row.kind == "replay":
         return f"Chosen for {row.skill}: {row.layer}.{before}"
-    weight = "" if row.expected is None else f" Over seeds the plan draws it {row.expected:.2g} times."
+    weight = "" if row.expected is None else f" With other seeds the plan draws it {row.expected:.2g} times on average."
     return f"Chosen by {row.layer}.{weight}{before}"
 
 
