@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 
-from agents.nodes import CATALOGUE
 from agents.nodes import PROPOSED as PROPOSED_CATALOGUE
 from agents.proposal import PAGE, read_proposal, write_page
 from curriculum.approval import name_faults, plan_changes
-from curriculum.catalogue_file import edited_catalogue, read_catalogue, write_catalogue
+from curriculum.catalogue_file import CATALOGUE, edited_catalogue, read_catalogue, write_catalogue
 from curriculum.errors import RunDirError, UserError
 from curriculum.plan_file import APPROVED, read_approval, write_approval
 from curriculum.proposal_views import approve_command, render_terminal

@@ -18,6 +18,7 @@ from agents.recorded_usage import FORECAST, role_timings
 from agents.tracking import track
 from curriculum.agreement import Repeatability
 from curriculum.approval import plan_decision
+from curriculum.catalogue_file import CATALOGUE, catalogue_words, read_catalogue
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
@@ -181,7 +182,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         config_hash=content_id(facts["identity"], 64),  # a config of today has keys that an older run's had not
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],
-        notes=(*_notes(config), *([cut] if cut else []), *_served(run), *_lineage(facts)),
+        notes=(*_notes(config), *([cut] if cut else []), *_named(run), *_served(run), *_lineage(facts)),
         final=final,
         rounds=tuple(rounds),
     )
@@ -202,6 +203,13 @@ def _notes(config: Config) -> tuple[str, ...]:
     if not isinstance(config.data, GeneratorData) and config.data.format == "svamp":
         notes.append("Worked solutions are templated from the data set's equations; no person or model wrote them.")
     return tuple(notes)
+
+
+def _named(run: RunDir) -> list[str]:
+    """Who approved the skill catalogue, where a person did."""
+    path = run.stage_path("catalogue") / CATALOGUE
+    words = catalogue_words(read_catalogue(path)) if path.exists() else ""
+    return [words] if words else []
 
 
 def _served(run: RunDir) -> list[str]:

@@ -15,6 +15,8 @@ from curriculum.errors import UserError
 from curriculum.records import Part, Skill, SkillCatalogue
 from curriculum.rundir import write_atomic
 
+CATALOGUE = "catalogue.yaml"
+"""Its name in the folder of the stage `catalogue`."""
 HEAD = """\
 # The skills of this run. You may change a `name` or a `description`, merge a skill into another (`into: ID`), or
 # drop it (`drop: true`); the ids on the left stay. No question is labelled again. Then set `approved: true`, fill in
@@ -63,6 +65,13 @@ def read_catalogue(path: Path) -> CatalogueFile:
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise UserError(f"{path}: the catalogue cannot be used:\n" + "\n".join(faults)) from None
+
+
+def catalogue_words(file: CatalogueFile) -> str:
+    """Who approved the skills and why; empty where nobody was asked."""
+    if file.by in ("", AUTOMATIC):
+        return ""
+    return f"The skill catalogue was approved by {file.by}: {file.reason.rstrip('.')}."
 
 
 def edited_catalogue(
