@@ -45,7 +45,7 @@ def check_decisions(source: Path) -> RunDir:
     run = RunDir(source)
     if not (source / "run.json").is_file():
         raise RunDirError(f"--decisions {source}: expected a run's folder with a run.json")
-    if not (_made(run) or list((source / FOLDER).glob("round_*.json"))):
+    if not (_made(run) or any((source / FOLDER).glob("round_*.json"))):
         raise RunDirError(f"--decisions {source}: expected a run in which a person approved a plan, got none")
     return run
 

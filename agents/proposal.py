@@ -146,7 +146,7 @@ def _written_sample(loop: Loop, plan: RoundPlan) -> Mapping[str, Sequence[Sample
         return _generated(loop, plan)
     from agents.writing import drawn_seeds  # and with it the client, which an offline run does not need
 
-    pool, made = loop.split("pool"), defaultdict(list)
+    pool, made = loop.split("pool"), defaultdict[str, list[SampleRow]](list)
     for part, level in _orders(plan):
         seeds = [e for e in pool if part.skill in loop.labels[e.id].skills]
         shown = drawn_seeds(write_order(loop, plan, part.skill, level, 1, seeds), 0, 0)
@@ -163,7 +163,7 @@ def _generated(loop: Loop, plan: RoundPlan) -> Mapping[str, Sequence[SampleRow]]
     silent = replace(loop, progress=lambda what, progress: None)
     rows = write_rows(silent, plan.model_copy(update={"skills": tuple(one)}))
     level = {label.example_id: label.difficulty for label in rows.labels}
-    made = defaultdict(list)
+    made = defaultdict[str, list[SampleRow]](list)
     for example, skill in sorted(rows.rows, key=lambda pair: (pair[1], level[pair[0].id])):
         made[skill].append(_sample("generated", example, skill, level[example.id]))
     return made

@@ -95,7 +95,7 @@ def _final_short(row: IndexRow) -> str:
 
 def _said(runs: Sequence[IndexRow]) -> list[RenderableType]:
     """What does not fit a cell: the teacher's cost, ancestors, what cannot be read."""
-    said = []
+    said: list[RenderableType] = []
     for row in runs:
         forks = [f"forked from {'; '.join(row.forked_from)}"] if row.forked_from else []
         cost = [f"{row.teacher}, {cost_words(row)}"] if row.requests is not None else []
