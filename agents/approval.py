@@ -41,11 +41,12 @@ class Waiting(NamedTuple):
 
 def waiting(run: RunDir) -> Waiting | None:
     """What the run waits for, if it waits."""
-    plans = [folder / APPROVED for folder in run.path.glob("round_*/approve")]
-    for file in [run.stage_path("catalogue") / CATALOGUE, *sorted(plans, key=lambda p: p.parent.parent.name)]:
-        folder = file.parent
-        if file.is_file() and (folder / STARTED).exists() and not (folder / DONE).exists():
-            return Waiting(run, file, None if file.name == CATALOGUE else read_approval(file).plan.round)
+    rounds = sorted(int(path.name[6:]) for path in run.path.glob("round_*") if path.name[6:].isdecimal())
+    files: dict[int | None, Path] = {None: run.stage_path("catalogue") / CATALOGUE}
+    files |= {round_: run.round_stage(round_, "approve") / APPROVED for round_ in rounds}
+    for round_, file in files.items():
+        if file.is_file() and (file.parent / STARTED).exists() and not (file.parent / DONE).exists():
+            return Waiting(run, file, round_)
     return None
 
 
@@ -66,17 +67,17 @@ def approve_waiting(path: Path, by: str, reason: str) -> Waiting:
     """
     if not path.is_dir():
         raise RunDirError(f"{path}: expected a run's folder. Start one with: tutelage run CONFIG --approve")
-    with RunDir(path) as run:
-        what = waiting(run)
-        if what is None:
-            raise RunDirError(
-                f"{path}: nothing waits for approval. To be asked after each plan: tutelage resume {path} --approve"
-            )
+    what = waiting(RunDir(path))
+    if what is None:
+        raise RunDirError(
+            f"{path}: nothing waits for approval. To be asked after each plan: tutelage resume {path} --approve"
+        )
+    with what.run:
         faults = [*name_faults(by, reason), *_faults(what, by, reason)]
         if faults:
             raise UserError(f"{what.file}: {what.what} cannot be approved:\n" + "\n".join(f"  {f}" for f in faults))
         _write(what, by, reason)
-        return what
+    return what
 
 
 def _faults(what: Waiting, by: str, reason: str) -> list[str]:

@@ -38,7 +38,6 @@ app.command()(index)
 app.command()(bench)
 app.command()(approve)
 Approve = Annotated[bool, typer.Option("--approve", help="Wait for a person after each plan, as plan.approve=true")]
-APPROVE = "plan.approve=true"
 Trust = Annotated[bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]
 
@@ -66,8 +65,7 @@ def run(
         from curriculum.errors import UserError
         from curriculum.rundir import DONE
 
-        asked = [APPROVE] if approve or decisions else []
-        loaded = chosen_engine(load_config(config, [*(set_ or ()), *asked]))
+        loaded = chosen_engine(load_config(config, _overrides(set_, approve or decisions is not None)))
         earlier = check_decisions(decisions) if decisions else None
         check_trackers(loaded)
         check_keys(loaded)
@@ -95,7 +93,7 @@ def resume(
         from agents.session import check_grader_trusted, check_keys, extended, open_run, record_changes
         from agents.tracking import check_trackers
 
-        directory, config = open_run(run, [*(set_ or ()), *([APPROVE] if approve else [])])
+        directory, config = open_run(run, _overrides(set_, approve))
         check_trackers(config)
         check_keys(config)
         check_grader_trusted(directory, config, trust_grader)
@@ -113,6 +111,7 @@ def fork(
     name: Annotated[
         str | None, typer.Option(help="The new run's folder name; the old one's with a number otherwise")
     ] = None,
+    approve: Approve = False,
     ask_anew: Annotated[
         bool, typer.Option("--ask-anew", help="Take over no decision on a plan that the old run's rounds after K had")
     ] = False,
@@ -132,7 +131,7 @@ def fork(
             check_keys(config)
             check_grader_trusted(RunDir(run), config, trust_grader)
 
-        directory, config = fork_run(run, round_, name, set_ or (), check, ask_anew)
+        directory, config = fork_run(run, round_, name, _overrides(set_, approve), check, ask_anew)
         with directory:
             _go(directory, config, json_)
 
@@ -195,6 +194,10 @@ def schema(
     models: dict[str, type[BaseModel]] = {"report": RunReport, "bench": BenchReport, "config": Config}
     model = models[what]
     typer.echo(json.dumps(model.model_json_schema(), indent=1, sort_keys=True))
+
+
+def _overrides(set_: list[str] | None, approve: bool) -> list[str]:
+    return [*(set_ or ()), *(["plan.approve=true"] if approve else [])]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from agents.loop import Loop
 from agents.round_forecast import round_forecast
 from agents.teach import Made, chosen_rows, write_order, write_rows
 from curriculum.approval import plan_decision
+from curriculum.errors import RunDirError
 from curriculum.extraction import taught_text
 from curriculum.mixture import Pool, stat_sel_weights
 from curriculum.plan_file import APPROVED, PROPOSED, read_approval, read_proposed
@@ -46,8 +47,15 @@ def write_page(run: RunDir, round_: int) -> Path:
 
 
 def read_proposal(run: RunDir, round_: int) -> Proposal:
-    """What was gathered of a round's plan."""
-    return read_record(_folder(run, round_) / PROPOSAL, Proposal)
+    """What was gathered of a round's plan.
+
+    Raises:
+        RunDirError: it is not there, or damaged.
+    """
+    path = _folder(run, round_) / PROPOSAL
+    if not path.is_file():
+        raise RunDirError(f"{path}: expected what is shown of the plan. To have it made: tutelage resume {run.path}")
+    return read_record(path, Proposal)
 
 
 def _folder(run: RunDir, round_: int) -> Path:

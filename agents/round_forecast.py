@@ -50,12 +50,13 @@ def _retention_answers(loop: Loop, round_: int) -> int:
 
 def _minutes(loop: Loop, answers: int, rows: int) -> tuple[tuple[float, float] | None, str]:
     answering, training = _answers_per_second(loop), _rows_per_second(loop)
-    basis = "Minutes by what this run measured so far."
+    basis = "Speeds are those that this run measured so far."
     if answering is None or training is None:
         if loop.config.student.base not in (SMOLLM2, "fake"):
-            return None, "This run trained nothing yet, and the quickstart's speeds are of another student."
-        what = "answers" if answering is None else "training"
-        basis = f"Minutes of {what} by what the quickstart took on two CPU cores, for this run measured none yet."
+            return None, "This run has measured no training yet, and the quickstart's speeds are of another student."
+        speeds = {"answering": answering, "training": training}
+        what = " and ".join(name for name, speed in speeds.items() if speed is None)
+        basis = f"For {what} the quickstart's speed on two CPU cores is taken: this run has measured none yet."
         answering, training = answering or ANSWERS_PER_SECOND, training or ROWS_PER_SECOND
     slow, fast = (answers / answering[end] + rows / training[end] for end in (0, 1))
     return (round(fast / 60, 2), round(slow / 60, 2)), basis

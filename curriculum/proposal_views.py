@@ -43,6 +43,7 @@ def render_html(proposal: Proposal, decision: PlanDecision | None, run_path: str
         range_words=range_words,
         why=row_words,
         short=shortfall_words(proposal),
+        shown_words=shown_words,
     )
 
 
@@ -70,7 +71,7 @@ def forecast_rows(proposal: Proposal) -> list[tuple[str, str]]:
     """What the rest of the round will take: what, and how much."""
     made, plan = proposal.forecast, proposal.plan
     rows = [
-        ("Time", f"{_time_words(made.minutes)}. {made.basis}"),
+        ("Time" if made.teacher is None else "Student's time", f"{_time_words(made.minutes)}. {made.basis}"),
         ("Rows through training", f"{made.training_rows:,} in {_count(plan.epochs, 'epoch')}, at most"),
         ("Student's answers", f"{made.answers:,} to decide on the candidate"),
     ]
@@ -133,6 +134,14 @@ def row_words(row: SampleRow) -> str:
         return f"Chosen for {row.skill}: {row.layer}.{before}"
     weight = "" if row.expected is None else f" With other seeds the plan draws it {row.expected:.2g} times on average."
     return f"Chosen by {row.layer}.{weight}{before}"
+
+
+def shown_words(skill: ProposedSkill, written: str) -> str:
+    """How many rows of a skill's are shown: `3 rows and 2 seeds shown, of 8 from the pool and 8 written`."""
+    seeds = sum(row.kind == "seed" for row in skill.rows)
+    shown = [_count(len(skill.rows) - seeds, "row")] + ([_count(seeds, "seed")] if seeds else [])
+    ordered = sum(skill.plan.written_rows.values())
+    return f"{' and '.join(shown)} shown, of {skill.plan.pool_rows} from the pool and {ordered} {written}"
 
 
 def merged_words(skill: ProposedSkill) -> str:

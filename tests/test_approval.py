@@ -152,9 +152,9 @@ def test_an_approval_without_a_name_and_a_reason_is_refused_with_every_other_fau
         assert fault in by_file.err, by_file.err
 
     approval_file(run).write_text("approved: true\napproved: false\nplan: {round: many}\ncolour: red\n")
-    done = tutelage("approve", run, "--by", "Ada", "--reason", "why not", "--json")
+    done = tutelage("approve", run, "--json")
     assert (done.code, done.last["status"]) == (2, "error")
-    for fault in ("line 2: `approved` is given twice", "`plan.round`", "`colour`", "`reason`"):
+    for fault in ("by: expected", "line 2: `approved` is given twice", "`plan.round`", "`colour`", "`reason`"):
         assert fault in done.err, done.err
 
 
@@ -172,6 +172,16 @@ def test_a_decision_is_in_every_view_of_the_report(decided: Path) -> None:
     assert said in tutelage("report", decided).out
     done = tutelage("approve", decided, "--by", "Eve", "--reason", "too late")
     assert done.code == 2 and "nothing waits for approval" in done.err
+
+
+@pytest.mark.real
+def test_a_page_that_is_gone_is_made_again(run: Path) -> None:
+    (run / "round_01" / "proposal.json").unlink()
+    (run / "round_01" / "plan.html").unlink()
+    refused = tutelage("approve", run, "--by", "Ada", "--reason", "r")
+    assert refused.code == 2 and f"tutelage resume {run}" in refused.err
+    assert tutelage("resume", run).code == 0
+    assert tutelage("approve", run, "--by", "Ada", "--reason", "r").code == 0
 
 
 @pytest.mark.real
