@@ -50,7 +50,7 @@ def _retention_answers(loop: Loop, round_: int) -> int:
 
 def _minutes(loop: Loop, answers: int, rows: int) -> tuple[tuple[float, float] | None, str]:
     answering, training = _answers_per_second(loop), _rows_per_second(loop)
-    basis = "Speeds are those that this run measured so far."
+    basis = "Speeds are those that this run measured so far; an adapter that answers shorter is faster."
     if answering is None or training is None:
         if loop.config.student.base not in (SMOLLM2, "fake"):
             return None, "This run has measured no training yet, and the quickstart's speeds are of another student."
