@@ -60,7 +60,10 @@ def bench(
         if isinstance(made, BenchReport):
             _print(made, page)
         else:
-            progress.say(f"waiting for approval: edit {made}, set `approved: true`, then the same command goes on")
+            progress.say(
+                f"waiting for approval of the skill catalogue: edit {made} if you want; then "
+                f"tutelage approve {directory.path} --by NAME --reason TEXT, and the same command goes on"
+            )
         if json_:
             status = made.status if isinstance(made, BenchReport) else "waiting"
             sys.stdout.write(json.dumps(told | {"status": status}) + "\n")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agents.approval_cli import approve, asked_here
 from agents.bench_cli import bench
 from agents.exits import INTERRUPTED, OVER_BUDGET, ConfigPath, Json, Set, graceful_stop, user_errors
-from agents.results_cli import compare, export
+from agents.results_cli import compare, export, index
 from agents.teacher_cli import teacher_app
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ app.add_typer(data_app, name="data")
 app.add_typer(teacher_app, name="teacher")
 app.command()(export)
 app.command()(compare)
+app.command()(index)
 app.command()(bench)
+app.command()(approve)
+Approve = Annotated[bool, typer.Option("--approve", help="Wait for a person after each plan, as plan.approve=true")]
 Trust = Annotated[bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]
 
@@ -44,21 +48,28 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="The run's folder name; the config's name and a number otherwise")
     ] = None,
+    approve: Approve = False,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Take over what persons decided in RUN where a plan is the same; else ask"),
+    ] = None,
     set_: Set = None,
     json_: Json = False,
 ) -> None:
     """Start a run: examine, diagnose, teach and re-examine the student for the configured rounds."""
     with user_errors(json_):
+        from agents.earlier_decisions import check_decisions
         from agents.session import check_keys, chosen_engine, create_run, remove_run
         from agents.tracking import check_trackers
         from curriculum.config import load_config
         from curriculum.errors import UserError
         from curriculum.rundir import DONE
 
-        loaded = chosen_engine(load_config(config, set_ or ()))
+        loaded = chosen_engine(load_config(config, _overrides(set_, approve or decisions is not None)))
+        earlier = check_decisions(decisions) if decisions else None
         check_trackers(loaded)
         check_keys(loaded)
-        directory = create_run(loaded, config, name)
+        directory = create_run(loaded, config, name, earlier)
         try:
             with directory:
                 _go(directory, loaded, json_)
@@ -72,6 +83,7 @@ def run(
 def resume(
     run: RunPath,
     extend: Annotated[int | None, typer.Option(min=1, metavar="N", help="Do N rounds more than configured")] = None,
+    approve: Approve = False,
     set_: Set = None,
     trust_grader: Trust = False,
     json_: Json = False,
@@ -81,7 +93,7 @@ def resume(
         from agents.session import check_grader_trusted, check_keys, extended, open_run, record_changes
         from agents.tracking import check_trackers
 
-        directory, config = open_run(run, set_ or ())
+        directory, config = open_run(run, _overrides(set_, approve))
         check_trackers(config)
         check_keys(config)
         check_grader_trusted(directory, config, trust_grader)
@@ -99,6 +111,10 @@ def fork(
     name: Annotated[
         str | None, typer.Option(help="The new run's folder name; the old one's with a number otherwise")
     ] = None,
+    approve: Approve = False,
+    ask_anew: Annotated[
+        bool, typer.Option("--ask-anew", help="Take over no decision on a plan that the old run's rounds after K had")
+    ] = False,
     set_: Set = None,
     trust_grader: Trust = False,
     json_: Json = False,
@@ -115,7 +131,7 @@ def fork(
             check_keys(config)
             check_grader_trusted(RunDir(run), config, trust_grader)
 
-        directory, config = fork_run(run, round_, name, set_ or (), check)
+        directory, config = fork_run(run, round_, name, _overrides(set_, approve), check, ask_anew)
         with directory:
             _go(directory, config, json_)
 
@@ -180,6 +196,10 @@ def schema(
     typer.echo(json.dumps(model.model_json_schema(), indent=1, sort_keys=True))
 
 
+def _overrides(set_: list[str] | None, approve: bool) -> list[str]:
+    return [*(set_ or ()), *(["plan.approve=true"] if approve else [])]
+
+
 def main() -> None:
     """The `tutelage` command."""
     app()
@@ -188,6 +208,7 @@ def main() -> None:
 def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     from langgraph.runtime import RunControl
 
+    from agents.approval import how_to_go_on, waiting
     from agents.graph import run_graph
     from agents.progress import ProgressPrinter
     from agents.reporting import print_report, write_pages
@@ -202,8 +223,12 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     status = "finished"
     state: State = {}
     try:
-        with open_loop(directory, config, progress) as loop, graceful_stop(loop, control.request_drain):
-            state = run_graph(loop, control)
+        with open_loop(directory, config, progress) as loop:
+            decided = True
+            while decided:
+                with graceful_stop(loop, control.request_drain):
+                    state = run_graph(loop, control)
+                decided = bool(state.get("waiting_for")) and asked_here(directory, json_)
     except BudgetReached as reached:
         status = "over_budget"
         raise_ = "".join(f" --set teacher.budget.{name}=…" for name in reached.limits)
@@ -211,12 +236,9 @@ def _go(directory: "RunDir", config: "Config", json_: bool) -> None:
     except StopRequested as stop:
         status = "interrupted"
         progress.say(str(stop))
-    if state.get("waiting_for"):
+    if state.get("waiting_for") and (what := waiting(directory)):
         status = "waiting"
-        progress.say(
-            f"waiting for approval: edit {state['waiting_for']}, set `approved: true`, then: "
-            f"tutelage resume {directory.path}"
-        )
+        progress.say(how_to_go_on(what))
     rounds = 0
     if finished_rounds(directory):
         made = write_pages(directory, config)

@@ -12,6 +12,7 @@ from agents.evaluation import evaluate_split
 from agents.history import accepted_rounds, adapter_before, pool_index, written_levels
 from agents.loop import Loop, State, stage_inputs
 from agents.teach import Made, earlier_outputs, fit_adapter, write_rows, write_training_set
+from curriculum.config import Config
 from curriculum.control import Arm, ControlReport, compare, control_order, control_rows, draw_untargeted
 from curriculum.data_config import GeneratorData
 from curriculum.errors import DataError, TrainingError, UserError
@@ -28,15 +29,17 @@ BUILD, TRAIN = "control_build", "control_train"
 def control(loop: Loop, state: State) -> State:
     """Where the config wants it: the round's control is built, trained and scored on the gate split."""
     round_ = state["round"]
-    wanted = loop.config.control == "every_round" or (
-        loop.config.control == "last_round" and round_ == loop.config.rounds
-    )
     # A round that a fork took over stays as it is.
-    if round_ and wanted and not _taken_over(loop, round_):
+    if round_ and wants_control(loop.config, round_) and not _taken_over(loop, round_):
         _build(loop, round_)
         _train(loop, round_)
         evaluate_split(loop, pair(loop, round_)[1], "gate")
     return {}
+
+
+def wants_control(config: Config, round_: int) -> bool:
+    """Whether the config wants a round's control trained."""
+    return config.control == "every_round" or (config.control == "last_round" and round_ == config.rounds)
 
 
 def has_control(loop: Loop, round_: int) -> bool:

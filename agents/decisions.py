@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.earlier_decisions import taken_decision
 from agents.evaluation import evaluate_split
 from agents.history import (
     ALLOCATION,
@@ -25,13 +26,23 @@ from agents.history import (
     written_levels,
 )
 from agents.loop import Loop, State, WaitingForApproval, stage_inputs, write_failures
+from agents.proposal import show_proposal
 from agents.retention import Retained, replay_first, retained
 from agents.teacher import Planner, PlannerView
 from curriculum.allocation import allocate
+from curriculum.approval import automatic, decision_faults, decision_words, plan_decision
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide
 from curriculum.plan import check_edited, make_plan
-from curriculum.plan_file import APPROVED, PlanApproval, read_approval, read_proposed, write_approval, write_proposed
+from curriculum.plan_file import (
+    APPROVED,
+    PROPOSED,
+    PlanApproval,
+    read_approval,
+    read_proposed,
+    write_approval,
+    write_proposed,
+)
 from curriculum.report_words import visible
 from curriculum.retention import retention_parts
 from curriculum.round_records import RoundPlan
@@ -72,7 +83,7 @@ def plan(loop: Loop, state: State) -> State:
         )
         if loop.planner is not None and made.action == "train":
             made = _planned(loop, loop.planner, folder, made)
-        write_proposed(folder / "plan.proposed.yaml", made)
+        write_proposed(folder / PROPOSED, made)
         return {"action": made.action}
 
     return loop.stage(loop.run.round_stage(round_, "plan"), inputs, work)
@@ -103,29 +114,39 @@ def _planned(loop: Loop, planner: Planner, folder: Path, by_rule: RoundPlan) -> 
 
 
 def approve(loop: Loop, state: State) -> State:
-    """The plan is approved as it is, or waits for a person who may edit it."""
+    """The plan is approved as it is, or as another run decided on it, or waits for a person who may edit it."""
     round_ = state["round"]
     proposed = loop.run.round_stage(round_, "plan")
     folder = loop.run.round_stage(round_, "approve")
     wait = loop.config.plan.approve and state["action"] == "train"
     file = folder / APPROVED
+    asked_anew = ""
 
     def work(folder: Path) -> Mapping[str, Any]:
-        made = read_proposed(proposed / "plan.proposed.yaml")
+        nonlocal asked_anew
+        made = read_proposed(proposed / PROPOSED)
+        taken, asked_anew = taken_decision(loop, made)
         if not file.exists():
-            by, reason = ("", "") if wait else ("the config", "plan.approve is false")
-            write_approval(file, PlanApproval(approved=not wait, by=by, reason=reason, plan=made))
+            undecided = PlanApproval(approved=False, by="", reason="", plan=made)
+            write_approval(file, taken or (undecided if wait else automatic(made)))
         approval = read_approval(file)
         if not approval.approved:
             raise WaitingForApproval(file)
-        faults = check_edited(made, approval.plan, pool_sizes(loop), loop.catalogue, written_levels(loop))
+        edited = check_edited(made, approval.plan, pool_sizes(loop), loop.catalogue, written_levels(loop))
+        faults = [*decision_faults(made, approval), *edited]
         if faults:
             raise UserError(f"{file}: the approved plan cannot be followed:\n" + "\n".join(f"  {f}" for f in faults))
+        if decision := plan_decision(made, approval):
+            show_proposal(loop, round_)
+            loop.say(f"round {round_}: {visible(decision_words(decision))}")
         return {"action": approval.plan.action}
 
     try:
         update = loop.stage(folder, stage_inputs(loop, proposed), work)
     except WaitingForApproval:
+        show_proposal(loop, round_, asked_anew)
+        if asked_anew:
+            loop.say(f"round {round_}: {visible(asked_anew)}")
         return {"waiting_for": str(file)}
     return {**update, "waiting_for": ""}
 

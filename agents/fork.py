@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agents.earlier_decisions import copy_decisions
 from agents.final import OPENINGS
 from agents.first_files import write_first_files
 from agents.session import check_gate, new_folder, open_run
@@ -24,11 +25,17 @@ MAY_DIFFER = ("plan.", "training.", "gate.", "seed")
 
 
 def fork_run(
-    source: Path, round_: int, name: str | None, overrides: Sequence[str], check: Callable[[Config], None]
+    source: Path,
+    round_: int,
+    name: str | None,
+    overrides: Sequence[str],
+    check: Callable[[Config], None],
+    ask_anew: bool = False,
 ) -> tuple[RunDir, Config]:
     """Makes a run that shares the finished stages of rounds 0 … `round_` of another, and its answers.
 
-    `check` is called with the new config before anything is made.
+    `check` is called with the new config before anything is made. Persons' decisions on plans of later rounds are
+    taken along, for when the same plan is proposed again, unless those are to be asked about anew.
 
     Raises:
         ConfigError: an override is no config key, or its value is wrong.
@@ -53,6 +60,8 @@ def fork_run(
             inherited[at.as_posix()] = file_hash(draft / at / DONE)
         if (run.path / OPENINGS).exists():  # whoever forks may have seen the final test
             shutil.copy2(run.path / OPENINGS, draft / OPENINGS)
+        if not ask_anew:
+            copy_decisions(run, draft)
         write_first_files(draft, path.name, config, {"lineage": lineage, "inherited": inherited})
     return RunDir(path), config
 

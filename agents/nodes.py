@@ -15,7 +15,14 @@ from agents.history import MASTERY, read_profile
 from agents.loop import REPEATED, Loop, State, WaitingForApproval, stage_inputs, write_failures
 from agents.teacher import Failure
 from curriculum.agreement import repeatability
-from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
+from curriculum.catalogue_file import (
+    CATALOGUE,
+    edited_catalogue,
+    first_catalogue,
+    mapped,
+    read_catalogue,
+    write_catalogue,
+)
 from curriculum.mastery import remember
 from curriculum.profile import build_profile
 from curriculum.records import BASE, Diagnosis, SkillLabel, Split, Verdict, content_id
@@ -24,7 +31,8 @@ from curriculum.signals import with_measured_difficulty
 from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherFailure
 
-CATALOGUE = "catalogue.yaml"
+PROPOSED = "proposed.json"
+"""In the catalogue's folder: the skills as the teacher proposed them."""
 
 
 def catalogue(loop: Loop, state: State) -> State:
@@ -38,13 +46,13 @@ def catalogue(loop: Loop, state: State) -> State:
         if loop.config.teacher.kind == "offline":
             write_record(folder / "skills.json", proposed)
             return {}
+        write_record(folder / PROPOSED, proposed)
         if not file.exists():
-            write_catalogue(file, proposed, approved=not loop.config.teacher.catalogue.approve)
+            write_catalogue(file, first_catalogue(proposed, not loop.config.teacher.catalogue.approve))
         edited = read_catalogue(file)
         if not edited.approved:
             raise WaitingForApproval(file)
         made, moved = edited_catalogue(proposed, edited, file)
-        write_record(folder / "proposed.json", proposed)
         write_json(folder / "moved.json", {"schema_version": 1, "moved": moved})
         write_record(folder / "skills.json", made)
         return {}

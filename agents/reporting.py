@@ -17,11 +17,14 @@ from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
 from agents.recorded_usage import FORECAST, role_timings
 from agents.tracking import track
 from curriculum.agreement import Repeatability
+from curriculum.approval import plan_decision
+from curriculum.catalogue_file import CATALOGUE, catalogue_words, read_catalogue
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.judging import JudgeReport, judge_report
+from curriculum.plan_file import APPROVED, PROPOSED, read_approval, read_proposed
 from curriculum.records import BASE, Diagnosis, Grade, content_id
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read_timings
 from curriculum.report_build import RoundRecords, round_report
@@ -105,7 +108,9 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         records = records._replace(drawn_of_base=drawn[0], drawn=drawn[1])
     if round_ == 0:
         return records._replace(decision=gate_decision(loop, 0))
-    plan = loop.plan(round_)
+    proposed, approval = read_proposed(folder("plan") / PROPOSED), read_approval(folder("approve") / APPROVED)
+    plan = approval.plan
+    records = records._replace(approval=plan_decision(proposed, approval))
     rules = folder("plan") / ALLOCATION
     if rules.exists():
         records = records._replace(allocation=read_record(rules, Allocation))
@@ -177,7 +182,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         config_hash=content_id(facts["identity"], 64),  # a config of today has keys that an older run's had not
         tutelage_version=facts["tutelage"],
         git_commit=facts["commit"],
-        notes=(*_notes(config), *([cut] if cut else []), *_served(run), *_lineage(facts)),
+        notes=(*_notes(config), *([cut] if cut else []), *_named(run), *_served(run), *_lineage(facts)),
         final=final,
         rounds=tuple(rounds),
     )
@@ -198,6 +203,13 @@ def _notes(config: Config) -> tuple[str, ...]:
     if not isinstance(config.data, GeneratorData) and config.data.format == "svamp":
         notes.append("Worked solutions are templated from the data set's equations; no person or model wrote them.")
     return tuple(notes)
+
+
+def _named(run: RunDir) -> list[str]:
+    """Who approved the skill catalogue, where a person did."""
+    path = run.stage_path("catalogue") / CATALOGUE
+    words = catalogue_words(read_catalogue(path)) if path.exists() else ""
+    return [words] if words else []
 
 
 def _served(run: RunDir) -> list[str]:

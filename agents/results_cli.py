@@ -1,4 +1,4 @@
-"""The commands that take finished runs further: what others can load, and how two of them differ."""
+"""The commands on runs that are there: what others can load, how two of them differ, and all of them in one page."""
 
 import json
 import sys
@@ -59,3 +59,27 @@ def compare(
             Console(highlight=False).print(comparison_terminal(made))
         if json_:
             sys.stdout.write(json.dumps({"status": "ok", **made.model_dump(mode="json")}) + "\n")
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder that the runs are in")] = Path("runs"),
+    json_: Json = False,
+) -> None:
+    """List all runs and benches of a folder, and write the list as RUNS/index.html. Runs are read, never changed."""
+    with user_errors(json_):
+        from rich.console import Console
+
+        from agents.run_index import read_index
+        from curriculum.errors import RunDirError
+        from curriculum.run_index_views import render_html, render_terminal
+        from curriculum.rundir import write_atomic
+
+        if not folder.is_dir():
+            raise RunDirError(f"{folder}: expected the folder that runs are in, as the config's runs_dir says")
+        made, page = read_index(folder), folder / "index.html"
+        write_atomic(page, render_html(made))
+        console = Console(highlight=False)
+        console.print(render_terminal(made))
+        console.print(f"index: {page}", markup=False, soft_wrap=True)
+        if json_:
+            sys.stdout.write(json.dumps({"status": "ok", "page": str(page), **made.model_dump(mode="json")}) + "\n")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.earlier_decisions import copy_decisions
 from agents.first_files import write_config, write_first_files
 from agents.ledger import LEDGER, Ledger
 from agents.loop import Loop
@@ -44,8 +45,8 @@ TRACKERS = "trackers"
 """The folder that the runs of a `runs_dir` share."""
 
 
-def create_run(config: Config, config_path: Path, name: str | None) -> RunDir:
-    """Makes a run's folder with its config and its `run.json`.
+def create_run(config: Config, config_path: Path, name: str | None, decisions: RunDir | None = None) -> RunDir:
+    """Makes a run's folder with its config and its `run.json`, and copies of another run's decisions on plans.
 
     Without a name the run is called after its config file, with the first free number.
 
@@ -54,6 +55,8 @@ def create_run(config: Config, config_path: Path, name: str | None) -> RunDir:
     """
     check_gate(config)
     with new_folder(config, name, config_path.stem) as (draft, path):
+        if decisions:
+            copy_decisions(decisions, draft)
         write_first_files(draft, path.name, config, {})
     return RunDir(path)
 

@@ -12,7 +12,7 @@ from agents.teacher import WriteOrder
 from curriculum.duplicates import SeenQuestions
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
-from curriculum.mixture import draw_pool, training_rows
+from curriculum.mixture import PoolDraw, draw_pool, training_rows
 from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
 from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
@@ -30,20 +30,7 @@ def build(loop: Loop, state: State) -> State:
     def work(folder: Path) -> Mapping[str, Any]:
         plan = loop.plan(round_)
         made = write_rows(loop, plan)
-        accepted = [row for r in accepted_rounds(loop, round_) for row in loop.new_rows(r)]
-        used = Counter(row.example_id for row in accepted)
-        drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
-        rows = training_rows(
-            plan,
-            drawn.draws,
-            loop.examples,
-            made.rows,
-            accepted,
-            {**loop.labels, **{r.example_id: r for r in made.labels}},
-            taught_texts,
-            loop.config.plan.uniform_floor,
-            loop.config.plan.allocation,
-        )
+        drawn, rows = chosen_rows(loop, plan, made)
         if not rows:
             raise DataError(f"{folder}: round {round_} has no row to train on; see dropped.jsonl and the plan")
         write_training_set(loop, folder, rows, made)
@@ -56,6 +43,25 @@ def build(loop: Loop, state: State) -> State:
         return {}
 
     return loop.stage(loop.run.round_stage(round_, "build"), inputs, work)
+
+
+def chosen_rows(loop: Loop, plan: RoundPlan, made: "Made") -> tuple[PoolDraw, list[TrainingRow]]:
+    """What a plan draws from the pool; and with it, what was written and what is replayed, the round's training set."""
+    accepted = [row for r in accepted_rounds(loop, plan.round) for row in loop.new_rows(r)]
+    used = Counter(row.example_id for row in accepted)
+    drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
+    rows = training_rows(
+        plan,
+        drawn.draws,
+        loop.examples,
+        made.rows,
+        accepted,
+        {**loop.labels, **{r.example_id: r for r in made.labels}},
+        taught_texts,
+        loop.config.plan.uniform_floor,
+        loop.config.plan.allocation,
+    )
+    return drawn, rows
 
 
 def earlier_outputs(loop: Loop, round_: int) -> list[Path]:
@@ -89,7 +95,7 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     for r in range(1, plan.round):
         remember(read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example))
     held_out_ids = {e.id for e in held_out}
-    skills, pool = {s.id: s for s in loop.skills}, loop.split("pool")
+    pool = loop.split("pool")
     written: list[tuple[Example, str]] = []
     labels: dict[str, SkillLabel] = {}
     dropped: list[DroppedRow] = []
@@ -97,10 +103,8 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     for skill in plan.skills:
         seeds = [e for e in pool if skill.skill in loop.labels[e.id].skills]
         for difficulty, count in sorted(skill.written_rows.items()):
-            seed = int(content_id({"seed": plan.seed, "skill": skill.skill, "difficulty": difficulty}, 8), 16)
-            order = WriteOrder(
-                plan.round, skills[skill.skill], difficulty, count, seed, taken, seeds, seen, held_out_ids
-            )
+            order = write_order(loop, plan, skill.skill, difficulty, count, seeds)
+            order = order._replace(taken=taken, seen=seen, held_out=held_out_ids)
             made = loop.teacher.write(order, loop.proposed, loop.moved_skills)
             remember(made.examples)
             written += [(e, skill.skill) for e in made.examples]
@@ -118,6 +122,15 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     ]
     kept.sort(key=lambda pair: pair[0].id)
     return Made(kept, [labels[e.id] for e, _ in kept], dropped, failures)
+
+
+def write_order(
+    loop: Loop, plan: RoundPlan, skill: str, difficulty: int, rows: int, seeds: Sequence[Example]
+) -> WriteOrder:
+    """A plan's order of new examples of a skill at a difficulty; what they may not come near is still empty."""
+    seed = int(content_id({"seed": plan.seed, "skill": skill, "difficulty": difficulty}, 8), 16)
+    named = next(s for s in loop.skills if s.id == skill)
+    return WriteOrder(plan.round, named, difficulty, rows, seed, frozenset(), seeds, SeenQuestions(), frozenset())
 
 
 def write_training_set(

@@ -77,7 +77,7 @@ class Writer:
     async def _drafts(self, order: WriteOrder, wave: int, short: int, near: "_Near", made: Written) -> list[Example]:
         """New questions that are near no other, as examples whose gold answer is still empty."""
         calls = -(-short // QUESTIONS_PER_CALL)
-        shown = [_drawn(order, wave, call) for call in range(calls)]
+        shown = [drawn_seeds(order, wave, call) for call in range(calls)]
         asked = [self._asker.ask(self.write_question(order, seeds, wave)) for seeds in shown]
         replies = await self._asker.together("", "write", asked, calls, lambda r: reply_failures(r, "write"))
         drafts = []
@@ -230,7 +230,7 @@ def _template(question: str) -> frozenset[str]:
     return frozenset(" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2)))
 
 
-def _drawn(order: WriteOrder, wave: int, call: int) -> list[Example]:
+def drawn_seeds(order: WriteOrder, wave: int, call: int) -> list[Example]:
     """At most three seeds, by chance that the order's seed fixes."""
     return sorted(order.seeds, key=lambda e: content_id([order.seed, wave, call, e.id]))[:SEEDS]
 

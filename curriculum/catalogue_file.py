@@ -9,14 +9,18 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError
 
+from curriculum.approval import AUTOMATIC, name_faults
+from curriculum.config_yaml import parse_yaml
 from curriculum.errors import UserError
 from curriculum.records import Part, Skill, SkillCatalogue
 from curriculum.rundir import write_atomic
 
+CATALOGUE = "catalogue.yaml"
+"""Its name in the folder of the stage `catalogue`."""
 HEAD = """\
 # The skills of this run. You may change a `name` or a `description`, merge a skill into another (`into: ID`), or
-# drop it (`drop: true`); the ids on the left stay. No question is labelled again. Then set `approved: true` and
-# resume. An edit after the first round makes the rounds again.
+# drop it (`drop: true`); the ids on the left stay. No question is labelled again. Then set `approved: true`, fill in
+# `by` and `reason`, and resume. An edit after the first round makes the rounds again.
 """
 
 
@@ -34,25 +38,40 @@ class CatalogueFile(Part):
     """The whole file."""
 
     approved: bool
+    by: str = ""
+    reason: str = ""
     skills: dict[str, EditedSkill]
 
 
-def write_catalogue(path: Path, proposed: SkillCatalogue, approved: bool) -> None:
-    """Writes the file for editing."""
+def first_catalogue(proposed: SkillCatalogue, approved: bool) -> CatalogueFile:
+    """The file before anybody edits it; approved, where nobody is waited for, by the config."""
     skills = {s.id: EditedSkill(name=s.name, description=s.description, aliases=s.aliases) for s in proposed.skills}
-    tree = CatalogueFile(approved=approved, skills=skills).model_dump(mode="json")
+    by, reason = (AUTOMATIC, "teacher.catalogue.approve is false") if approved else ("", "")
+    return CatalogueFile(approved=approved, by=by, reason=reason, skills=skills)
+
+
+def write_catalogue(path: Path, file: CatalogueFile) -> None:
+    """Writes the file for editing."""
+    tree = file.model_dump(mode="json")
     write_atomic(path, HEAD + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
 
 
 def read_catalogue(path: Path) -> CatalogueFile:
     """Reads the file; raises `UserError` with every fault."""
     try:
-        return CatalogueFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return CatalogueFile.model_validate(parse_yaml(path.read_text(encoding="utf-8"))[1])
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: expected the skill catalogue as YAML, got: {error}") from None
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise UserError(f"{path}: the catalogue cannot be used:\n" + "\n".join(faults)) from None
+
+
+def catalogue_words(file: CatalogueFile) -> str:
+    """Who approved the skills and why; empty where nobody was asked."""
+    if file.by in ("", AUTOMATIC):
+        return ""
+    return f"The skill catalogue was approved by {file.by}: {file.reason.rstrip('.')}."
 
 
 def edited_catalogue(
@@ -61,10 +80,14 @@ def edited_catalogue(
     """The catalogue after a person's edits, and proposed id → id in it (`None`: dropped).
 
     Raises:
-        UserError: every fault: ids added or left out, a merge into what is not there or into itself, nothing left.
+        UserError: every fault: nobody's name on it, ids added or left out, a merge into what is not there or into
+            itself, nothing left.
     """
     ids = {s.id for s in proposed.skills}
-    faults = [f"{id_}: is not one of the proposed skills" for id_ in sorted(edited.skills.keys() - ids)]
+    faults = name_faults(edited.by, edited.reason) if edited.approved else []
+    if edited.by == AUTOMATIC and edited.skills != first_catalogue(proposed, True).skills:
+        faults.append(f"by: expected the name of who changed the catalogue, got {AUTOMATIC!r}")
+    faults += [f"{id_}: is not one of the proposed skills" for id_ in sorted(edited.skills.keys() - ids)]
     faults += [f"{id_}: is missing; to drop it, say `drop: true`" for id_ in sorted(ids - edited.skills.keys())]
     moved: dict[str, str | None] = {}
     for id_ in sorted(ids & edited.skills.keys()):

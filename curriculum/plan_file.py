@@ -7,8 +7,9 @@ What a person wrote is checked as strictly as a config.
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from curriculum.config_yaml import key_lines, parse_yaml
 from curriculum.errors import UserError
 from curriculum.records import Record
 from curriculum.round_records import RoundPlan
@@ -16,6 +17,8 @@ from curriculum.rundir import check_version, write_atomic
 
 APPROVED = "plan.approved.yaml"
 """Its name in the folder of the stage `approve`, where a round's plan is read."""
+PROPOSED = "plan.proposed.yaml"
+"""Its name in the folder of the stage `plan`."""
 _HEADER = """\
 # The plan of round {round}. Edit what is under `plan`, then set `approved: true`, fill in `by` and `reason`,
 # and go on with: tutelage resume RUN
@@ -28,6 +31,11 @@ class PlanApproval(Record):
     approved: bool
     by: str
     reason: str
+    taken_from: str | None = Field(
+        default=None,
+        description="the run in which it was decided on the same proposed plan; none where it was decided here",
+        exclude_if=lambda value: value is None,
+    )
     plan: RoundPlan
 
 
@@ -56,11 +64,17 @@ def read_approval(path: Path) -> PlanApproval:
         UserError: it is not YAML, not a plan, or of a newer version; every fault is listed.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        node, value = parse_yaml(path.read_text(encoding="utf-8"))
         check_version(path, value)
-        return PlanApproval.model_validate(value)
-    except ValidationError as error:
-        faults = [f"  `{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors()]
-        raise UserError(f"{path}: the plan cannot be used; mend it and resume:\n" + "\n".join(faults)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        twice = list(key_lines(node, (), {}, set())) if node else []
+        faults = [f"  line {line}: `{'.'.join(key)}` is given twice" for key, line in twice]
+        made = None
+        try:
+            made = PlanApproval.model_validate(value)
+        except ValidationError as error:
+            faults += [f"  `{'.'.join(map(str, e['loc'])) or 'file'}`: {e['msg']}" for e in error.errors()]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected YAML as written by the run, got: {error}") from None
+    if made is None or faults:
+        raise UserError(f"{path}: the plan cannot be used; mend it and resume:\n" + "\n".join(faults))
+    return made

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from curriculum.agreement import Repeatability
+from curriculum.approval import PlanDecision
 from curriculum.control import ControlReport
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
@@ -173,6 +174,11 @@ class RoundReport(GateDecision):
     cells: tuple[GateSkill, ...] = Field(default=(), description="as `skills`, one a skill and difficulty")
     probe: ProbeReport | None
     plan: RoundPlan | None
+    approval: PlanDecision | None = Field(
+        default=None,
+        description="who approved the plan, where a person did",
+        exclude_if=lambda value: value is None,
+    )
     allocation: Allocation | None = Field(default=None, description="shares of the skills under every rule")
     control: ControlReport | None = Field(
         default=None,

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from curriculum.agreement import Repeatability
+from curriculum.approval import PlanDecision
 from curriculum.control import ControlReport
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
@@ -73,6 +74,7 @@ class RoundRecords(NamedTuple):
     probe_grades: Sequence[Grade] = ()
     diagnoses: Sequence[Diagnosis] = ()
     plan: RoundPlan | None = None
+    approval: PlanDecision | None = None
     allocation: Allocation | None = None
     mastery: Mastery | None = None
     control: ControlReport | None = None
@@ -107,6 +109,7 @@ def round_report(
         cells=_cells(records, labels),
         probe=_probe(records, records.profile, labels) if records.profile else None,
         plan=records.plan,
+        approval=records.approval,
         allocation=records.allocation,
         mastery=records.mastery,
         control=records.control,

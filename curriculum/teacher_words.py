@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from curriculum.agreement import Estimate
+from curriculum.approval import decision_words
 from curriculum.judging import JudgeReport
 from curriculum.report import RoundReport, RunReport, Timings
 from curriculum.report_words import NONE, rate_words
+from curriculum.round_records import RoundPlan
 from curriculum.teacher_config import ROLES, Budget, Role
 from curriculum.teacher_records import Forecast, SpendRow, TeacherForecast, TeacherReport
 
@@ -39,8 +41,12 @@ def money_words(money: float) -> str:
 
 
 def plan_words(round_: RoundReport) -> str:
-    """Who planned a round, where an LLM was asked; empty where the rule plans anyway."""
-    plan = round_.plan
+    """Who planned a round, where an LLM was asked, and who approved it, where a person did; else empty."""
+    said = (_planned_by(round_.plan), decision_words(round_.approval))
+    return " ".join(words for words in said if words)
+
+
+def _planned_by(plan: RoundPlan | None) -> str:
     if plan is None or (plan.by == "rule" and plan.fallback is None):
         return ""
     if plan.fallback is not None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 NOT_CANONICAL = {"run.json", "timing.json", "config_changes.jsonl", "final_openings.jsonl", "report.md", "report.html"}
+NOT_CANONICAL |= {"proposal.json", "plan.html"}
 """Files that hold times, or are views of others; logs are not canonical either."""
 
 FAKE = """\

@@ -216,6 +216,7 @@ def test_editing_an_approved_plan_later_redoes_what_depends_on_it(finished: Path
     subprocess.run(["cp", "-r", finished, run], check=True)
     file = run / "round_02" / "approve" / "plan.approved.yaml"
     approval = yaml.safe_load(file.read_text())
+    approval |= {"by": "Ada", "reason": "slower"}
     approval["plan"]["learning_rate"] = 0.0001
     approval["plan"]["skills"][0]["pool_rows"] += 2
     file.write_text(yaml.safe_dump(approval))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from curriculum.catalogue_file import edited_catalogue, mapped, read_catalogue, write_catalogue
+from curriculum.catalogue_file import edited_catalogue, first_catalogue, mapped, read_catalogue, write_catalogue
 from curriculum.config import load_config
 from curriculum.errors import ConfigError, UserError
 from curriculum.records import Skill, SkillCatalogue
@@ -117,8 +117,8 @@ CATALOGUE = SkillCatalogue(teacher="t", skills=tuple(Skill(id=i, name=i, writabl
 
 def edited(folder: Path, **changes: dict[str, Any] | None) -> tuple[list[str], dict[str, str | None]]:
     path = folder / "catalogue.yaml"
-    write_catalogue(path, CATALOGUE, approved=True)
-    tree = yaml.safe_load(path.read_text())
+    write_catalogue(path, first_catalogue(CATALOGUE, approved=True))
+    tree = yaml.safe_load(path.read_text()) | {"by": "Ada", "reason": "they are few"}
     for id_, change in changes.items():
         if change is None:
             del tree["skills"][id_]

@@ -277,6 +277,7 @@ def test_an_edited_catalogue_costs_no_call(tmp_path: Path) -> None:
         assert (done.code, done.last["status"]) == (0, "waiting"), done.err
         file = tmp_path / "run" / "catalogue" / "catalogue.yaml"
         text = file.read_text().replace("approved: false", "approved: true")
+        text = text.replace("by: ''", "by: Ada").replace("reason: ''", "reason: they are one skill")
         text = text.replace("name: spelling\n", "name: spelling words\n")
         merged = re.sub(r"(  subtracting_numbers:\n(?:    .*\n)*?    into:) null", r"\1 adding_numbers", text)
         assert merged != text
@@ -288,6 +289,45 @@ def test_an_edited_catalogue_costs_no_call(tmp_path: Path) -> None:
     labels = lines(tmp_path / "run" / "label" / "labels.jsonl")
     assert not any("subtracting_numbers" in r["skills"] for r in labels)
     assert any("adding_numbers" in r["skills"] for r in labels)
+
+
+def test_a_catalogue_and_a_plan_are_approved_by_command_and_nothing_is_written_before(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with FakeChatServer() as server:
+        config = config_of(tmp_path, server, "max_failed_share: 1.0")
+        done = started(config, "--set", "teacher.catalogue.approve=true", "--approve", "--set", "rounds=1")
+        assert (done.code, done.last["status"]) == (0, "waiting") and "the skill catalogue" in done.err, done.err
+        file = run / "catalogue" / "catalogue.yaml"
+        text = re.sub(r"(  subtracting_numbers:\n(?:    .*\n)*?    into:) null", r"\1 sorcery", file.read_text())
+        file.write_text(text)
+        refused = tutelage("approve", run, "--by", "Ada")
+        assert refused.code == 2 and "reason: expected" in refused.err and "`into: sorcery`" in refused.err
+        file.write_text(text.replace("into: sorcery", "into: adding_numbers"))
+        assert tutelage("approve", run, "--by", "Ada", "--reason", "one skill").code == 0
+
+        done = tutelage("resume", run, "--json")
+        assert done.last["status"] == "waiting" and "the plan of round 1" in done.err, done.err
+        proposal = json.loads((run / "round_01" / "proposal.json").read_text())
+        asked = {r["role"] for r in lines(run / "teacher" / "calls.jsonl")}
+        assert asked.isdisjoint({"write", "solve"}), "nothing is written before the plan is approved"
+        roles = {r["role"]: r["requests"] for r in proposal["forecast"]["teacher"]["roles"]}
+        assert set(roles) == {"label", "write", "solve"} and proposal["forecast"]["teacher"]["rounds"] == 1
+        sample = [row for skill in proposal["skills"] for row in skill["rows"]]
+        assert {row["kind"] for row in sample} == {"pool", "seed"}
+        added = next(s for s in proposal["skills"] if s["plan"]["skill"] == "adding_numbers")
+        assert "subtracting numbers" in added["merged"]
+        page = (run / "round_01" / "plan.html").read_text()
+        assert "What the teacher will write is not known" in page and "merged into it: " in page
+        assert "Seed only, not taught" in page
+
+        assert tutelage("approve", run, "--by", "Ada", "--reason", "fine").code == 0
+        done = tutelage("resume", run, "--json")
+        assert (done.code, done.last["status"]) == (0, "finished"), done.err
+    sent = Counter(r["role"] for r in lines(run / "teacher" / "calls.jsonl") if r["event"] == "intent" and r["round"])
+    for role in ("write", "solve"):
+        assert roles[role][0] <= sent[role] <= roles[role][1]
+    notes = json.loads((run / "report.json").read_text())["notes"]
+    assert "The skill catalogue was approved by Ada: one skill." in notes
 
 
 def test_a_missing_key_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
