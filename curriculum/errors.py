@@ -23,7 +23,8 @@ def disk_message(error: OSError, path: object = None) -> str:
         return f"{str(error.filename)[:80]}…: expected a path that can be opened, got: {error.strerror}"
     return (
         f"{path or error.filename or 'a file'}: expected to read and write it, got: {error.strerror}. Free some space "
-        "or mend the folder's rights; what was finished before is kept, go on with: tutelage resume RUN"
+        "or mend the folder's rights; what was finished before is kept, go on with: tutelage resume RUN "
+        "(a bench: its own command again)"
     )
 
 
