@@ -5,7 +5,8 @@ evaluation goes on at the missing ones.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,21 @@ SERVING = "serving.json"
 """Beside the answers, where a server gave them: which weights, and how that was checked."""
 
 
-class Evaluation(NamedTuple):
-    """What one adapter answered on one split, sorted by example id, and where it is kept."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What one adapter answered on one split, sorted by example id, and where it is kept; read when it is asked for."""
 
     folder: Path
-    answers: list[StudentAnswer]
-    grades: list[Grade]
+
+    @cached_property
+    def answers(self) -> list[StudentAnswer]:
+        """One an item."""
+        return read_records(self.folder / "answers.jsonl", StudentAnswer)
+
+    @cached_property
+    def grades(self) -> list[Grade]:
+        """One an answer."""
+        return read_records(self.folder / "grades.jsonl", Grade)
 
 
 def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "plain") -> Evaluation:
@@ -69,10 +79,10 @@ def sample_split(loop: Loop, adapter: AdapterFiles, split: Split) -> Sampled:
     assert config.signals is not None
     sampling, samples = config.drawn(loop.config.seed, config.signals), config.signals.samples
     examples = sorted((e for e in loop.examples.values() if e.split == split and e.gold), key=lambda e: e.id)
-    prompts = student_prompts(loop, examples, "plain")
     name = f"{split}_samples"
 
     def work(folder: Path) -> dict[str, int]:
+        prompts = student_prompts(loop, examples, "plain")
         made = _answer(loop, prompts, adapter, sampling, folder, f"{name} of {adapter.name}", samples)
         answers = sorted(made, key=lambda a: (a.example_id, a.sample_index))
         grades = _graded(loop.grader, [(loop.examples[a.example_id], a) for a in answers], folder)
@@ -110,10 +120,10 @@ def ask_without_gold(loop: Loop, adapter: AdapterFiles) -> list[Asked]:
         return []
     config, samples = loop.config.student, SAMPLES_WITHOUT_GOLD
     sampling = config.drawn(loop.config.seed, config.signals or SignalsConfig(samples=samples))
-    prompts = student_prompts(loop, examples, "plain")
     name = "probe_without_gold"
 
     def work(folder: Path) -> dict[str, int]:
+        prompts = student_prompts(loop, examples, "plain")
         made = _answer(loop, prompts, adapter, sampling, folder, f"{name} of {adapter.name}", samples)
         answers = sorted(made, key=lambda a: (a.example_id, a.sample_index))
         _check_failed(folder, [a.error or "" for a in answers if a.finish_reason == "error"], len(answers))
@@ -136,7 +146,6 @@ def ask_without_gold(loop: Loop, adapter: AdapterFiles) -> list[Asked]:
 def _evaluate(
     loop: Loop, adapter: AdapterFiles, examples: Sequence[Example], of: str, arm: Arm, grader: Grader
 ) -> Evaluation:
-    prompts = student_prompts(loop, examples, arm)
     sampling = loop.config.student.sampling(loop.config.seed)
     name = of if arm == "plain" else f"{of}_{arm}"
     inputs = _inputs(loop, adapter, arm)
@@ -144,6 +153,7 @@ def _evaluate(
         inputs["items"] = content_id([e.id for e in examples], 64)
 
     def work(folder: Path) -> dict[str, int]:
+        prompts = student_prompts(loop, examples, arm)
         answers = _answer(loop, prompts, adapter, sampling, folder, f"{name} answers of {adapter.name}")
         by_id = {a.example_id: a for a in answers}
         grades = _graded(grader, [(e, by_id[e.id]) for e in examples], folder)
@@ -151,9 +161,7 @@ def _evaluate(
 
     folder = loop.run.stage_path("answers") / adapter.name / name
     loop.stage(folder, inputs, work)
-    return Evaluation(
-        folder, read_records(folder / "answers.jsonl", StudentAnswer), read_records(folder / "grades.jsonl", Grade)
-    )
+    return Evaluation(folder)
 
 
 def _inputs(loop: Loop, adapter: AdapterFiles, arm: Arm) -> dict[str, str]:
