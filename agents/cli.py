@@ -13,6 +13,7 @@ import typer
 
 from agents.approval_cli import approve, asked_here
 from agents.bench_cli import bench
+from agents.bundle_cli import bundle, verify
 from agents.exits import INTERRUPTED, OVER_BUDGET, ConfigPath, Json, Set, graceful_stop, user_errors
 from agents.results_cli import compare, export, index
 from agents.teacher_cli import teacher_app
@@ -37,6 +38,8 @@ app.command()(compare)
 app.command()(index)
 app.command()(bench)
 app.command()(approve)
+app.command()(bundle)
+app.command()(verify)
 Approve = Annotated[bool, typer.Option("--approve", help="Wait for a person after each plan, as plan.approve=true")]
 Trust = Annotated[bool, typer.Option("--trust-grader", help="Run the grader function the run names without asking")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-1")]

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from agents.asking import Asker, Question, failed
 from agents.ledger import NANO, Ledger, Purpose
 from agents.prompting import data_block, resolved, skill_ids
@@ -116,6 +118,40 @@ def planned(reply: PlanReply, view: PlannerView, by_rule: RoundPlan) -> RoundPla
     return made.model_copy(update={"changed": _changed(last.plan, made)})
 
 
+def reply_of(plan: RoundPlan, view: PlannerView) -> PlanReply:
+    """What a model must have replied for `planned` to make this plan of it: its rows and reasons, less the floor.
+
+    Raises:
+        Rejected: no reply can have led to it.
+    """
+    bounds = _bounds(view)
+    given = {part.skill: part for part in plan.skills}
+    parts = []
+    for standing in bounds.standings:
+        part, floor = given.get(standing.skill), bounds.floor.get(standing.skill, 0)
+        if part is None or part.reason == _floor_words(floor):
+            continue
+        levels = Counter(part.written_rows)
+        if not standing.in_pool:
+            levels.subtract(written_by_level(standing, floor))
+        parts.append(
+            {
+                "skill": part.skill,
+                "reason": part.reason.removesuffix(f" ({_floor_words(floor)})"),
+                "pool_rows": part.pool_rows - (floor if standing.in_pool else 0),
+                "written_rows": [{"difficulty": level, "rows": rows} for level, rows in levels.items() if rows],
+            }
+        )
+    try:
+        return PlanReply.model_validate({"reason": plan.reason, "skills": parts})
+    except ValidationError as error:
+        raise Rejected("bad_plan", f"no reply gives these rows: {error.errors()[0]['msg']}") from None
+
+
+def _floor_words(floor: int) -> str:
+    return f"{floor} rows by the uniform floor"
+
+
 def budget_words(ledger: Ledger, kept: int) -> str:
     """What the teacher may still spend, and what a written row cost so far; `kept` rows were written and kept."""
     scale = {"requests": 1, "tokens": 1, "money": NANO}
@@ -170,7 +206,7 @@ def _with_floor(standing: Standing, own: SkillPlan | None, floor: int) -> SkillP
         pool += floor
     else:
         levels.update(written_by_level(standing, floor))
-    by_floor = f"{floor} rows by the uniform floor"
+    by_floor = _floor_words(floor)
     return SkillPlan(
         skill=standing.skill,
         missing=standing.missing,

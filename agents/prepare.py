@@ -47,17 +47,9 @@ def prepare(loop: Loop, state: State) -> State:
         loop.student.check(folder / "student.log")
         result, quarantined = read_all(loop)
         _check_shots(loop, result)
-        sizes = Counter(str(e.split) for e in result.examples)
-        reasons = Counter(d.reason for d in result.dropped)
-        counts: dict[str, Any] = {"schema_version": 1, "counts": sizes, "dropped": reasons}
-        if result.extra:
-            counts["extra"] = {name: len(items) for name, items in result.extra.items()}
-        write_records(folder / "examples.jsonl", result.examples)
-        for name, items in result.extra.items():
-            write_records(folder / f"extra-{name}.jsonl", items)
+        counts = write_splits(folder, result)
+        sizes, reasons = counts["counts"], counts["dropped"]
         write_records(folder / "quarantine.jsonl", quarantined)
-        write_records(folder / "dropped.jsonl", result.dropped)
-        write_json(folder / "splits.json", counts)
         dropped = "".join(f", {count} dropped: {reason}" for reason, count in sorted(reasons.items()))
         splits = ", ".join(f"{count} {split}" for split, count in sorted(sizes.items()))
         extra = "".join(f", {len(items)} extra {name}" for name, items in result.extra.items())
@@ -72,6 +64,23 @@ def prepare(loop: Loop, state: State) -> State:
 
         record_forecast(loop)
     return update
+
+
+def write_splits(folder: Path, result: SplitResult) -> dict[str, Any]:
+    """Writes the items of the splits and of the extra sets, what was dropped, and how many these are; returns that."""
+    counts: dict[str, Any] = {
+        "schema_version": 1,
+        "counts": Counter(str(e.split) for e in result.examples),
+        "dropped": Counter(d.reason for d in result.dropped),
+    }
+    if result.extra:
+        counts["extra"] = {name: len(items) for name, items in result.extra.items()}
+    write_records(folder / "examples.jsonl", result.examples)
+    for name, items in result.extra.items():
+        write_records(folder / f"extra-{name}.jsonl", items)
+    write_records(folder / "dropped.jsonl", result.dropped)
+    write_json(folder / "splits.json", counts)
+    return counts
 
 
 def read_all(loop: Loop) -> tuple[SplitResult, list[QuarantinedRow]]:

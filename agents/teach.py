@@ -201,14 +201,30 @@ def fit_adapter(
     what = f"training {f'the {arm} of ' if arm else ''}round {round_}"
     result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
     files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
-    rows_hash = file_hash(rows_file)
+    adapter = write_adapter(loop, round_, rows_file, files, result, folder, arm)
+    draft.rename(folder / adapter.name)
+    record_tokens(folder, result.training_tokens)
+    return adapter
+
+
+def write_adapter(
+    loop: Loop,
+    round_: int,
+    rows_file: Path,
+    files: Mapping[str, str],
+    result: TrainingResult,
+    folder: Path,
+    arm: str = "",
+) -> Adapter:
+    """Writes what a training on the rows of a file came to: the adapter's record, its curves, the rows too long."""
+    rows, rows_hash = read_records(rows_file, TrainingRow), file_hash(rows_file)
     adapter = Adapter(
         name=f"{loop.name}-r{round_:02d}-{f'{arm}-' if arm else ''}{content_id([files, rows_hash], 8)}",
         run=loop.name,
         round=round_,
         base=loop.student.base_name,
         base_hash=loop.base_hash,
-        files=files,
+        files=dict(files),
         training_set_hash=rows_hash,
         rows=len(rows) - len(result.dropped),
         training_tokens=result.training_tokens,
@@ -217,14 +233,12 @@ def fit_adapter(
         first_loss=result.losses[0],
         last_loss=result.losses[-1],
     )
-    draft.rename(folder / adapter.name)
     by_id = {row.id: row for row in rows}
     write_records(
         folder / "dropped.jsonl", [_too_long(by_id[i], loop.config.training.max_length) for i in result.dropped]
     )
     write_json(folder / "losses.json", {"schema_version": 1, **_curves(result)})
     write_record(folder / "adapter.json", adapter)
-    record_tokens(folder, result.training_tokens)
     return adapter
 
 

@@ -52,6 +52,14 @@ class RunDirError(UserError):
     """The run directory is missing, taken, locked, or damaged in a way resuming cannot mend."""
 
 
+class BundleError(UserError):
+    """A bundle cannot be read: damaged, hostile, or no bundle at all."""
+
+
+class NotRecomputed(TutelageError):
+    """Something that a run recorded cannot be made again; the message says why."""
+
+
 class GradingError(TutelageError, RuntimeError):
     """A grader broke; the item it was grading gets the verdict `failed`."""
 

@@ -128,10 +128,7 @@ class Example(Record):
         metadata: Mapping[str, JsonValue] | None = None,
     ) -> "Example":
         """An example whose id is the hash of its content; without a group it is its own group."""
-        turns = [m.model_dump() for m in history]
-        id_ = content_id(
-            {"history": turns, "question": question, "gold": gold, "solutions": solutions, "grader": grader}
-        )
+        id_ = _example_id(question, gold, grader, history, solutions)
         return cls(
             id=id_,
             question=question,
@@ -145,6 +142,19 @@ class Example(Record):
             source=source,
             metadata=dict(metadata or {}),
         )
+
+    @property
+    def content_hash(self) -> str:
+        """The id that its content gives."""
+        return _example_id(self.question, self.gold, self.grader, self.history, self.solutions)
+
+
+def _example_id(
+    question: str, gold: str, grader: GraderName, history: tuple[Message, ...], solutions: tuple[str, ...]
+) -> str:
+    """What is asked, what is right, and how that is graded."""
+    turns = [m.model_dump() for m in history]
+    return content_id({"history": turns, "question": question, "gold": gold, "solutions": solutions, "grader": grader})
 
 
 class QuarantinedRow(Record):

@@ -1,0 +1,220 @@
+"""Verifying what a run recorded: every stage is made again from the records before it, and compared number by number.
+
+The hashes of `done.json` show that nothing was damaged; whoever changes a number can change them, too. So they are
+checked, and then nothing is believed that other records give: answers are graded anew, and what follows from grades is
+counted, tested and planned by the nodes that did it first. Each stage is made from the recorded files of the stages
+before it, so that a difference stands where it is and not wherever it leads to.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agents.control import BUILD as CONTROL_BUILD
+from agents.control import TRAIN as CONTROL_TRAIN
+from agents.evaluation import SERVING
+from agents.history import pool_sizes, written_levels
+from agents.loop import REPEATED, Loop
+from agents.nodes import CATALOGUE
+from agents.replay import generated
+from agents.teach import write_adapter
+from curriculum.audit import Findings
+from curriculum.differences import compare_files, compare_values, count_numbers
+from curriculum.errors import NotRecomputed, RunDirError
+from curriculum.plan import check_edited
+from curriculum.plan_file import APPROVED, read_approval, read_proposed
+from curriculum.records import content_id
+from curriculum.round_records import Adapter, DroppedRow, TrainingRow
+from curriculum.rundir import DONE, TIMING, RunDir, file_hash, read_json, read_record, read_records
+from student.interface import TrainingResult
+
+TAKEN: Mapping[str, tuple[str, ...]] = {
+    "answers.jsonl": ("prompt_tokens", "completion_tokens", "entropy"),
+    "adapter.json": ("training_tokens", "target_tokens"),
+    "losses.json": ("losses", "gradient_norms"),
+}
+"""Numbers of files that no other record gives: only the student saw them happen."""
+READ = ("difficulty", "metadata")
+"""Numbers of items and labels that come from data or from an LLM."""
+PERSONS_FILES = (CATALOGUE, APPROVED)
+"""Files that a person may have written: they are checked, not made again."""
+
+AUTOMATIC = "the config"
+"""Who approved a plan that no person looked at."""
+MOST_EDITS = 12
+PARTS = {
+    "prepare": "items and splits",
+    "catalogue": "catalogue",
+    "label": "labels",
+    "diagnose": "diagnoses",
+    "profile": "profiles and mastery",
+    "plan": "plans and shares",
+    "approve": "approved plans",
+    "build": "training sets",
+    CONTROL_BUILD: "training sets",
+    "train": "trainings",
+    CONTROL_TRAIN: "trainings",
+    "gate": "gate decisions",
+    "report": "reports of rounds",
+    "final": "final test",
+}
+
+Work = Callable[[Path], Mapping[str, Any]]
+
+
+class AuditedRun(RunDir):
+    """A run's records in which each stage that is reached is made again, in a folder of its own, and compared."""
+
+    def __init__(self, path: Path, scratch: Path, found: Findings, without_weights: bool) -> None:
+        super().__init__(path)
+        self._scratch, self._found, self._without_weights = scratch, found, without_weights
+        self._identity = content_id(read_json(path / "run.json")["identity"], 64)
+        self.loop: Loop
+        """To be set before the first stage."""
+        self.reached: dict[str, Mapping[str, Any]] = {}
+        """The stages by path, with their updates."""
+
+    def run_stage(self, folder: Path, inputs: Mapping[str, Any], work: Work) -> dict[str, Any]:
+        """Checks a finished stage, and returns the update that it recorded.
+
+        Raises:
+            RunDirError: there is no such stage, so that nothing after it can be checked.
+        """
+        if not folder.resolve().is_relative_to(self.path.resolve()):
+            raise RunDirError(f"a record names a folder outside of the run: {folder.name!r}")
+        name = folder.relative_to(self.path).as_posix()
+        if name not in self.reached:
+            if not (folder / DONE).is_file():
+                raise RunDirError(f"{name}: the stage is missing")
+            done = read_json(folder / DONE)
+            self.reached[name] = dict(done["update"])
+            self._check_hashes(name, folder, done, inputs)
+            if name in self.inherited:
+                self._check_taken_over(name, folder, done)
+            else:
+                self._make_again(name, folder, done, self._own_work(folder) or work)
+        return dict(self.reached[name])
+
+    def _check_hashes(self, name: str, folder: Path, done: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        file, outputs = f"{name}/{DONE}", done["outputs"]
+        there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != DONE}
+        for output in sorted(there | outputs.keys()):
+            if output in there:
+                self._found.hash(f"{name}/{output}", str(outputs.get(output)), file_hash(folder / output))
+            elif not (self._without_weights and self._is_weights(folder, output)):
+                self._found.differ(f"{name}/{output}", "", "a file", None)
+        if name not in self.inherited:
+            wanted = {**inputs, "identity": self._identity} if "identity" in inputs else dict(inputs)
+            self._found.add(_part(name), compare_values(file, wanted, done["inputs"]))
+        self._found.hash(f"{file} inputs", str(done["inputs_hash"]), content_id(done["inputs"], 64))
+
+    @staticmethod
+    def _is_weights(folder: Path, output: str) -> bool:
+        return folder.name in ("train", CONTROL_TRAIN) and "/" in output
+
+    def _check_taken_over(self, name: str, folder: Path, done: Mapping[str, Any]) -> None:
+        self._found.hash(f"{name}/{DONE}", self.inherited[name], file_hash(folder / DONE))
+        numbers = sum(count_numbers(folder / output) for output in done["outputs"] if (folder / output).exists())
+        self._found.skip(_part(name), "taken over by a fork, whose ancestor's config it was made by", numbers)
+
+    def _make_again(self, name: str, folder: Path, done: Mapping[str, Any], work: Work) -> None:
+        made, part = self._scratch / name, _part(name)
+        made.mkdir(parents=True)
+        recorded = [output for output in sorted(done["outputs"]) if (folder / output).is_file()]
+        try:
+            update = work(made)
+            self._found.add(part, compare_values(f"{name}/{DONE}", {"update": update}, {"update": done["update"]}))
+            outputs = {p.relative_to(made).as_posix() for p in made.rglob("*") if _is_output(p)}
+            for output in sorted(outputs | set(recorded)):
+                self._compare(part, name, output, made / output, folder / output)
+        except NotRecomputed as why:
+            self._found.skip(part, str(why), sum(count_numbers(folder / output) for output in recorded))
+        except Exception as error:  # records that were tampered with can break any of a node's assumptions
+            self._found.differ(name, "", "records from which the stage can be made", f"{type(error).__name__}: {error}")
+
+    def _compare(self, part: str, name: str, output: str, made: Path, recorded: Path) -> None:
+        file = f"{name}/{output}"
+        if not recorded.is_file():
+            self._found.differ(file, "", "a file", None)
+        elif made.is_file():
+            self._found.add(part, compare_files(file, made, recorded, self._taken(name, recorded.name)))
+        elif recorded.name == SERVING:
+            self._found.skip(part, "what a server said of the weights it answered with", count_numbers(recorded))
+        elif recorded.name == REPEATED:
+            self._found.skip(part, "an LLM's second opinions, which are not kept one by one", count_numbers(recorded))
+        elif recorded.name not in PERSONS_FILES and not self._is_weights(recorded.parent.parent, output):
+            self._found.differ(file, "", None, "a file that the stage does not write")
+
+    def _taken(self, name: str, file: str) -> tuple[str, ...]:
+        config = self.loop.config
+        read = name == "prepare" and not generated(config)
+        told = config.teacher.kind == "llm" and file in ("labels.jsonl", "written.jsonl")
+        return (*TAKEN.get(file, ()), *(READ if read or told else ()))
+
+    def _own_work(self, folder: Path) -> Work | None:
+        """Another way to make a stage: trainings are not repeated, and persons' decisions are only checked."""
+        if folder.name in ("train", CONTROL_TRAIN):
+            return lambda made: self._trained(folder, made)
+        return (lambda made: self._approved(folder)) if folder.name == "approve" else None
+
+    def _trained(self, folder: Path, made: Path) -> Mapping[str, Any]:
+        """What a training recorded of itself, put together again from its curves and the files' hashes."""
+        control = folder.name == CONTROL_TRAIN
+        recorded = read_record(folder / "adapter.json", Adapter)
+        rows_file = folder.parent / (CONTROL_BUILD if control else "build") / "training_set.jsonl"
+        outputs = read_json(folder / DONE)["outputs"]
+        files = {o.rpartition("/")[2]: sha256 for o, sha256 in outputs.items() if "/" in o}
+        curves = read_json(folder / "losses.json")
+        too_long = Counter((row.example_id, row.skill, row.origin) for row in _dropped(folder))
+        dropped = []
+        for row in read_records(rows_file, TrainingRow):
+            if too_long[row.example_id, row.skill, row.origin] > 0:
+                too_long[row.example_id, row.skill, row.origin] -= 1
+                dropped.append(row.id)
+        result = TrainingResult(
+            steps=len(curves["losses"]),
+            training_tokens=recorded.training_tokens,
+            target_tokens=recorded.target_tokens,
+            losses=tuple(curves["losses"]),
+            dropped=tuple(dropped),
+            gradient_norms=tuple(curves["gradient_norms"]),
+        )
+        round_ = int(folder.parent.name.removeprefix("round_"))
+        adapter = write_adapter(self.loop, round_, rows_file, files, result, made, "control" if control else "")
+        return {} if control else {"candidate": adapter.name}
+
+    def _approved(self, folder: Path) -> Mapping[str, Any]:
+        """The decision on a plan: one that nobody made leaves the plan as it was proposed."""
+        approval = read_approval(folder / APPROVED)
+        proposed = read_proposed(folder.parent / "plan" / "plan.proposed.yaml")
+        faults = check_edited(
+            proposed, approval.plan, pool_sizes(self.loop), self.loop.catalogue, written_levels(self.loop)
+        )
+        if not approval.approved:
+            faults.append("the plan was not approved")
+        name = folder.relative_to(self.path).as_posix()
+        for fault in faults:
+            self._found.differ(f"{name}/{APPROVED}", "plan", "a plan that can be followed", fault)
+        made, plan = (record.model_dump(mode="json") for record in (proposed, approval.plan))
+        compared = compare_values(f"{name}/{APPROVED}", made, plan)
+        if approval.by == AUTOMATIC:
+            self._found.add(_part(name), compared)
+        elif compared.differences:
+            changed = ", ".join(f"{d.field} {d.expected} → {d.got}" for d in compared.differences[:MOST_EDITS])
+            self._found.note(f"{name}: the plan was edited by {approval.by} ({approval.reason}): {changed}")
+        else:
+            self._found.note(f"{name}: the plan was approved as it is by {approval.by} ({approval.reason})")
+        return {"action": approval.plan.action}
+
+
+def _part(stage: str) -> str:
+    return "answers and grades" if stage.startswith("answers/") else PARTS.get(stage.rpartition("/")[2], "other stages")
+
+
+def _is_output(path: Path) -> bool:
+    return path.is_file() and path.suffix not in (".journal", ".log", ".tmp") and path.name != TIMING
+
+
+def _dropped(folder: Path) -> list[DroppedRow]:
+    return read_records(folder / "dropped.jsonl", DroppedRow)
