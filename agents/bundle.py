@@ -73,9 +73,12 @@ def write_bundle(path: Path, round_: int | None, to: Path | None, weights: bool)
     _, config = open_run(path, only_read=True)
     run = _ListedRun(path.resolve())
     last = finished_rounds(run) - 1
+    if last < 0:
+        raise RunDirError(f"{path}: no round has finished yet. Go on with: tutelage resume {path}")
     round_ = last if round_ is None else round_
-    if round_ > last or last < 0:
-        raise RunDirError(f"{path}: expected a finished round, 0 to {last}, got {round_}. Go on with: tutelage resume")
+    if round_ > last:
+        raise RunDirError(f"{path}: expected one of its finished rounds (0 to {last}), got --round {round_}")
+    name = read_json(run.path / "run.json")["run"]  # the folder may have another since, but adapters have this one
     target = to or run.path.with_name(f"{run.path.name}-round-{round_:02d}.zip")
     if target.exists():
         raise RunDirError(f"{target}: this file exists. Give another with --to")
@@ -83,24 +86,24 @@ def write_bundle(path: Path, round_: int | None, to: Path | None, weights: bool)
     final = report is not None and report.final is not None
     with open_recorded(run, config) as loop:
         replay(loop, round_, planned_rounds(run, config, _rounds_once(run), round_), final)
-    files: dict[str, Path | bytes] = {name: run.path / name for name in BESIDE if (run.path / name).is_file()}
+    files: dict[str, Path | bytes] = {file: run.path / file for file in BESIDE if (run.path / file).is_file()}
     for stage in run.stages:
-        for name in (DONE, *read_json(stage / DONE)["outputs"]):
-            if weights or not _is_weights(stage, name):
-                files[(stage / name).relative_to(run.path).as_posix()] = stage / name
+        for file in (DONE, *read_json(stage / DONE)["outputs"]):
+            if weights or not _is_weights(stage, file):
+                files[(stage / file).relative_to(run.path).as_posix()] = stage / file
     if report is not None:
-        files["report.json"] = (dumps(report.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+        files["report.json"] = _document(report.model_copy(update={"run": name}))
         files |= {f"teacher/{p.name}": p for p in run.stage_path("teacher").glob("*.json*")}
     manifest = Manifest(
-        run=run.path.name,
+        run=name,
         round=round_,
         final=final,
         weights=weights,
         tutelage=metadata.version("tutelage"),
-        files={name: _hash(of) for name, of in sorted(files.items())},
+        files={file: _hash(of) for file, of in sorted(files.items())},
     )
-    files[MANIFEST] = (dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
-    write_archive(target, {f"{run.path.name}/{name}": of for name, of in files.items()})
+    files[MANIFEST] = _document(manifest)
+    write_archive(target, {f"{name}/{file}": of for file, of in files.items()})
     return target
 
 
@@ -179,7 +182,7 @@ def _check_rest(run: AuditedRun, config: Config, manifest: Manifest, found: Find
         found.skip("beside the stages", f"{file.name} is a log", count_numbers(file))
     if not generated(config):
         found.skip("items and splits", "the data set is not in the bundle: which rows became items", 0)
-    graders = Counter(g.grader for path in run.path.glob("answers/*/*/grades.jsonl") for g in read_records(path, Grade))
+    graders = Counter(str(g.grader) for path in run.path.glob("answers/*/*/grades.jsonl") for g in read_records(path, Grade))
     for grader, said in (("python", "user grader"), ("judge", "an LLM's verdicts")):
         if graders[grader]:
             found.skip("answers and grades", f"{said}: {graders[grader]} verdicts", 0)
@@ -195,6 +198,10 @@ def _rounds_once(run: RunDir) -> set[int]:
 
 def _is_weights(stage: Path, name: str) -> bool:
     return "/" in name and stage.name in ("train", "control_train")
+
+
+def _document(record: Record) -> bytes:
+    return (dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
 
 
 def _hash(of: Path | bytes) -> str:

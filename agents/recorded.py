@@ -15,7 +15,7 @@ from agents.planning import planned, reply_of
 from agents.teacher import Failure, OfflineTeacher, PlannerView, WriteOrder, Written
 from curriculum.config import Config
 from curriculum.data_config import Source
-from curriculum.errors import NotRecomputed, StudentError
+from curriculum.errors import NotRecomputed, RunDirError, StudentError
 from curriculum.grading import Grader
 from curriculum.judging import Judgements, OpenAnswer
 from curriculum.plan_file import read_proposed
@@ -31,7 +31,7 @@ from curriculum.records import (
     StudentAnswer,
 )
 from curriculum.round_records import DroppedRow, RoundPlan, Serving, TrainingRow
-from curriculum.rundir import RunDir, read_json, read_record, read_records
+from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
 from curriculum.teacher_records import TeacherFailure
 from student.interface import AdapterFiles, Encoded, Progress, TrainingResult, TrainingSettings
 from student.interface import Prompt as Asked
@@ -264,8 +264,16 @@ def recorded_teacher(config: Config, run: RunDir) -> "OfflineTeacher | RecordedT
 
 
 def recorded_inputs(run: RunDir) -> Mapping[str, str]:
-    """What the run's first stage was made from."""
-    return dict(read_json(run.stage_path("prepare") / "done.json")["inputs"])
+    """What the run's first stage was made from.
+
+    Raises:
+        RunDirError: a version of Tutelage began it that did not record all of that.
+    """
+    done = run.stage_path("prepare") / DONE
+    inputs = dict(read_json(done)["inputs"])
+    if not {"base", "prompt", "identity"} <= inputs.keys():
+        raise RunDirError(f"{done}: an older Tutelage began this run. Use the version that its run.json names")
+    return inputs
 
 
 def _optional(path: Path, kind: type[R]) -> list[R]:

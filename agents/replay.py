@@ -114,7 +114,7 @@ def _prepare(loop: Loop) -> None:
         _count_again(loop, folder, made)
         return dict(AT_FIRST)
 
-    loop.stage(folder, recorded_inputs(loop.run) | {"identity": loop.config.identity_hash}, work)
+    loop.stage(folder, {**recorded_inputs(loop.run), "identity": loop.config.identity_hash}, work)
 
 
 def _count_again(loop: Loop, folder: Path, made: Path) -> None:
