@@ -137,12 +137,12 @@ class AuditedRun(RunDir):
         file = f"{name}/{output}"
         if not recorded.is_file():
             self._found.differ(file, "", "a file", None)
-        elif made.is_file():
-            self._found.add(part, compare_files(file, made, recorded, self._taken(name, recorded.name)))
         elif recorded.name == SERVING:
             self._found.skip(part, "what a server said of the weights it answered with", count_numbers(recorded))
-        elif recorded.name == REPEATED:
+        elif recorded.name == REPEATED and self.loop.config.teacher.kind == "llm":
             self._found.skip(part, "an LLM's second opinions, which are not kept one by one", count_numbers(recorded))
+        elif made.is_file():
+            self._found.add(part, compare_files(file, made, recorded, self._taken(name, recorded.name)))
         elif recorded.name not in PERSONS_FILES and not self._is_weights(recorded.parent.parent, output):
             self._found.differ(file, "", None, "a file that the stage does not write")
 

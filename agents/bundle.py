@@ -23,11 +23,13 @@ from curriculum.archive import read_archive, write_archive
 from curriculum.audit import Audit, Findings
 from curriculum.config import Config, changed_keys, flatten, load_config
 from curriculum.differences import compare_values, count_numbers, safe_yaml
-from curriculum.errors import BundleError, ConfigError, RunDirError, TutelageError
+from curriculum.errors import BundleError, RunDirError, TutelageError
 from curriculum.records import Grade, Record
 from curriculum.rows import printable
 from curriculum.rundir import DONE, RunDir, file_hash, finished_rounds, is_whole, read_json, read_record, read_records
 
+BROKEN = (ValidationError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+"""What records that were tampered with make a node raise."""
 MANIFEST = "manifest.json"
 CHANGES = "config_changes.jsonl"
 BESIDE = ("run.json", "config.yaml", CHANGES)
@@ -127,7 +129,7 @@ def verify_bundle(path: Path) -> Audit:
                 safe_yaml(file.read_text(encoding="utf-8"))
             config = load_config(folder / "config.yaml")
             identity = flatten(read_json(folder / "run.json")["identity"])
-        except (RunDirError, ConfigError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (TutelageError, *BROKEN) as error:
             raise BundleError(f"{path}: expected a bundle, got: {printable(str(error))}") from None
         found = Findings()
         _check_manifest(folder, manifest, [name.partition("/")[2] for name in names], found)
@@ -165,7 +167,7 @@ def _make_again(folder: Path, scratch: Path, config: Config, manifest: Manifest,
             made = loads(dumps(gather(run, config).model_dump(mode="json")))
             found.add("report.json", compare_values("report.json", made, read_json(folder / "report.json")))
         _check_rest(run, config, manifest, found)
-    except (TutelageError, ValidationError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+    except (TutelageError, *BROKEN) as error:
         # Whatever tampered records lead a node to: what comes after it cannot be checked, and that is said.
         found.differ("bundle", "", "records that go together", f"{type(error).__name__}: {error}")
 
@@ -182,7 +184,9 @@ def _check_rest(run: AuditedRun, config: Config, manifest: Manifest, found: Find
         found.skip("beside the stages", f"{file.name} is a log", count_numbers(file))
     if not generated(config):
         found.skip("items and splits", "the data set is not in the bundle: which rows became items", 0)
-    graders = Counter(str(g.grader) for path in run.path.glob("answers/*/*/grades.jsonl") for g in read_records(path, Grade))
+    graders = Counter(
+        str(g.grader) for path in run.path.glob("answers/*/*/grades.jsonl") for g in read_records(path, Grade)
+    )
     for grader, said in (("python", "user grader"), ("judge", "an LLM's verdicts")):
         if graders[grader]:
             found.skip("answers and grades", f"{said}: {graders[grader]} verdicts", 0)

@@ -7,6 +7,7 @@ same but is written otherwise (a key given twice, of which readers take one) is 
 import json
 import math
 from collections.abc import Collection, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from curriculum.records import canonical_json
 ROUNDING = 1e-9
 """Relative difference of two numbers that counts as none: another processor adds in another order."""
 MOST_SHOWN = 80
+MOST_YAML, MOST_DEPTH = 8 << 20, 100
+"""Characters, and brackets that are open at once: the library's time grows with the square of these."""
 
 
 class Difference(NamedTuple):
@@ -96,6 +99,9 @@ def safe_yaml(text: str) -> Any:
     Raises:
         ValueError: it has one, is nested too deeply, or is no YAML.
     """
+    depth = accumulate((char in "[{") - (char in "]}") for char in text)
+    if len(text) > MOST_YAML or max(depth, default=0) > MOST_DEPTH:
+        raise ValueError("expected a plain YAML document, got a huge or deeply nested one")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError("expected YAML without aliases")
