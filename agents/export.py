@@ -38,6 +38,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(HERE)
 model = AutoModelForCausalLM.from_pretrained(HERE)
 # or: vllm serve HERE"""
+GOLD_IN_LOGS = (
+    "The logs in inspect/ (inspect view --log-dir inspect) hold the final items with their gold answers: leave the folder "
+    "out where the items have to stay unseen."
+)
 
 
 def export_run(
@@ -71,7 +75,8 @@ def export_run(
                 merged_dtype=accepted.config.student.dtype,
             )
             (draft / MERGED / CARD).write_text(render_card(of_merged), encoding="utf-8")
-        (draft / CARD).write_text(render_card(card), encoding="utf-8")
+        shown = card._replace(gold_words=GOLD_IN_LOGS) if inspect else card
+        (draft / CARD).write_text(render_card(shown), encoding="utf-8")
         files = sorted(p for p in draft.rglob("*") if p.is_file())
         sums = "".join(f"{file_hash(p)}  {p.relative_to(draft).as_posix()}\n" for p in files)
         (draft / SUMS).write_text(sums)

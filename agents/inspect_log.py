@@ -1,11 +1,12 @@
 """What base and adapter answered on the final split, as logs that Inspect's viewer shows.
 
 Written with Inspect's own library, which only this needs (`pip install 'tutelage[inspect]'`): `inspect view` reads the
-folder. The same run gives the same bytes; the logs' time is that at which the run was begun.
+folder. The same run gives the same bytes; a log's time is that at which the run was begun, its duration that of the
+answers.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from agents.accepted import Accepted
 from curriculum.errors import RunDirError, UserError
 from curriculum.records import BASE, Example, Grade, SkillLabel, StudentAnswer, Verdict, content_id
-from curriculum.rundir import read_json, read_records
+from curriculum.rundir import TIMING, read_json, read_records
 from curriculum.statistics import wilson
 from student.chat_format import prompt_messages
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore
+    from inspect_ai.model import ModelUsage
 
 SCORERS = {"lenient": "verdict", "strict": "strict_verdict"}
 """What each extraction's score is called, and the field of a grade that has it; the first one is the headline."""
@@ -51,7 +53,7 @@ def write_inspect_logs(accepted: Accepted, folder: Path) -> None:
 
 
 def _log(accepted: Accepted, adapter: str) -> "EvalLog":
-    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec, EvalStats
     from inspect_ai.model import GenerateConfig
 
     run, report = accepted.run, accepted.report
@@ -62,11 +64,13 @@ def _log(accepted: Accepted, adapter: str) -> "EvalLog":
     grades = {g.answer_id: g for g in read_records(answered / "grades.jsonl", Grade)}
     samples = [_sample(accepted, examples[a.example_id], a, grades[a.id], labels[a.example_id]) for a in answers]
     sampling = accepted.config.student.sampling(accepted.config.seed)
+    begun = datetime.fromisoformat(_begun(accepted))
+    ended = begun + timedelta(seconds=read_json(answered / TIMING)["seconds"])
     id_ = content_id({"run": report.run, "config": report.config_hash, "adapter": adapter}, 22)
     return EvalLog(
         status="success",
         eval=EvalSpec(
-            created=_begun(accepted),
+            created=begun.isoformat(timespec="seconds"),
             eval_id=id_,
             run_id=id_,
             task_id=id_,
@@ -95,8 +99,20 @@ def _log(accepted: Accepted, adapter: str) -> "EvalLog":
             completed_samples=len(samples),
             scores=[_score(name, field, list(grades.values())) for name, field in SCORERS.items()],
         ),
+        stats=EvalStats(
+            started_at=begun.isoformat(timespec="seconds"),
+            completed_at=ended.isoformat(timespec="seconds"),
+            model_usage={f"tutelage/{adapter}": _usage(answers)},
+        ),
         samples=samples,
     )
+
+
+def _usage(answers: Sequence[StudentAnswer]) -> "ModelUsage":
+    from inspect_ai.model import ModelUsage
+
+    read, written = sum(a.prompt_tokens for a in answers), sum(a.completion_tokens for a in answers)
+    return ModelUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
 
 def _begun(accepted: Accepted) -> str:
@@ -118,7 +134,6 @@ def _sample(
         ChatMessageSystem,
         ChatMessageUser,
         ModelOutput,
-        ModelUsage,
     )
     from inspect_ai.scorer import Score
 
@@ -149,12 +164,9 @@ def _sample(
                 )
             ],
             completion=answer.text,
-            usage=ModelUsage(
-                input_tokens=answer.prompt_tokens,
-                output_tokens=answer.completion_tokens,
-                total_tokens=answer.prompt_tokens + answer.completion_tokens,
-            ),
+            usage=_usage([answer]),
         ),
+        model_usage={f"tutelage/{answer.adapter}": _usage([answer])},
         scores={
             name: Score(
                 value="C" if verdict is Verdict.CORRECT else "I",

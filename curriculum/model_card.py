@@ -63,6 +63,8 @@ class Card(NamedTuple):
     """What → SHA-256, in the order shown."""
     cross_check: str = ""
     """How to check the accuracy with another tool, and how far that agrees."""
+    gold_words: str = ""
+    """What of the export holds the final items' gold answers; empty for the merged model, whose folder has none."""
     merged_dtype: str = ""
     """Of the merged model; empty for the adapter."""
 

@@ -1,4 +1,4 @@
-"""A bundle is enough to audit a round, and an audit finds any number that its records do not give, whoever changed it."""
+"""A bundle is enough to audit a round; an audit finds numbers that their records do not give, hashes mended or not."""
 
 import json
 import random

@@ -278,6 +278,10 @@ def test_inspect_reads_its_logs_as_the_run_recorded_them(run: Path, tmp_path: Pa
         assert [(s.id, s.output.completion) for s in made.samples] == [(a.example_id, a.text) for a in answers]
         assert sum(s.scores["lenient"].value == "C" for s in made.samples) == report[name]["correct"]
         assert {s.metadata["skills"][0] for s in made.samples} == {s["skill"] for s in report["skills"]}
+        usage = made.stats.model_usage[made.eval.model]
+        assert usage.output_tokens == sum(a.completion_tokens for a in answers)
+        assert made.stats.started_at <= made.stats.completed_at
+    assert "hold the final items with their gold answers" in (folder / "README.md").read_text()
     again, _ = export_run(run, tmp_path / "again", False, lambda _: None, inspect=True)
     assert (again / "SHA256SUMS").read_text() == (folder / "SHA256SUMS").read_text()
 

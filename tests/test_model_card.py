@@ -27,6 +27,7 @@ def card(text: str, **fields: object) -> Card:
         reproduction_words="With " + text,
         hashes={text: "0" * 64},
         cross_check="In " + text,
+        gold_words="Gold " + text,
     )
     return plain._replace(**fields)  # type: ignore[arg-type]
 
