@@ -19,11 +19,12 @@ from agents.loop import REPEATED, Loop
 from agents.nodes import CATALOGUE
 from agents.replay import generated
 from agents.teach import write_adapter
+from curriculum.approval import decision_faults, decision_words, plan_decision
 from curriculum.audit import Findings
-from curriculum.differences import compare_files, compare_values, count_numbers
+from curriculum.differences import Compared, compare_files, compare_values, count_numbers
 from curriculum.errors import NotRecomputed, RunDirError
 from curriculum.plan import check_edited
-from curriculum.plan_file import APPROVED, read_approval, read_proposed
+from curriculum.plan_file import APPROVED, PROPOSED, read_approval, read_proposed
 from curriculum.records import content_id
 from curriculum.round_records import Adapter, DroppedRow, TrainingRow
 from curriculum.rundir import DONE, TIMING, RunDir, file_hash, read_json, read_record, read_records
@@ -40,9 +41,6 @@ READ = ("difficulty", "metadata")
 PERSONS_FILES = (CATALOGUE, APPROVED)
 """Files that a person may have written: they are checked, not made again."""
 
-AUTOMATIC = "the config"
-"""Who approved a plan that no person looked at."""
-MOST_EDITS = 12
 PARTS = {
     "prepare": "items and splits",
     "catalogue": "catalogue",
@@ -187,24 +185,24 @@ class AuditedRun(RunDir):
     def _approved(self, folder: Path) -> Mapping[str, Any]:
         """The decision on a plan: one that nobody made leaves the plan as it was proposed."""
         approval = read_approval(folder / APPROVED)
-        proposed = read_proposed(folder.parent / "plan" / "plan.proposed.yaml")
-        faults = check_edited(
+        proposed = read_proposed(folder.parent / "plan" / PROPOSED)
+        edited = check_edited(
             proposed, approval.plan, pool_sizes(self.loop), self.loop.catalogue, written_levels(self.loop)
         )
-        if not approval.approved:
-            faults.append("the plan was not approved")
         name = folder.relative_to(self.path).as_posix()
-        for fault in faults:
-            self._found.differ(f"{name}/{APPROVED}", "plan", "a plan that can be followed", fault)
+        if not approval.approved:
+            self._found.differ(f"{name}/{APPROVED}", "approved", expected=True, got=False)
         made, plan = (record.model_dump(mode="json") for record in (proposed, approval.plan))
-        compared = compare_values(f"{name}/{APPROVED}", made, plan)
-        if approval.by == AUTOMATIC:
+        compared = compare_values(f"{name}/{APPROVED}", {"plan": made}, {"plan": plan})
+        decision = plan_decision(proposed, approval)
+        if decision is None:
             self._found.add(_part(name), compared)
-        elif compared.differences:
-            changed = ", ".join(f"{d.field} {d.expected} → {d.got}" for d in compared.differences[:MOST_EDITS])
-            self._found.note(f"{name}: the plan was edited by {approval.by} ({approval.reason}): {changed}")
         else:
-            self._found.note(f"{name}: the plan was approved as it is by {approval.by} ({approval.reason})")
+            edited = [*decision_faults(proposed, approval), *edited]
+            self._found.add(_part(name), Compared(compared.agree, len(compared.differences), []))
+            self._found.note(f"{name}: {decision_words(decision)}")
+        for fault in edited:
+            self._found.differ(f"{name}/{APPROVED}", "plan", "a plan that can be followed", fault)
         return {"action": approval.plan.action}
 
 

@@ -39,8 +39,8 @@ tokenizer = AutoTokenizer.from_pretrained(HERE)
 model = AutoModelForCausalLM.from_pretrained(HERE)
 # or: vllm serve HERE"""
 GOLD_IN_LOGS = (
-    "The logs in inspect/ (inspect view --log-dir inspect) hold the final items with their gold answers: leave the folder "
-    "out where the items have to stay unseen."
+    "The logs in inspect/ (inspect view --log-dir inspect) hold the final items with their gold answers: leave the "
+    "folder out where the items have to stay unseen."
 )
 
 

@@ -18,7 +18,7 @@ from curriculum.data_config import Source
 from curriculum.errors import NotRecomputed, RunDirError, StudentError
 from curriculum.grading import Grader
 from curriculum.judging import Judgements, OpenAnswer
-from curriculum.plan_file import read_proposed
+from curriculum.plan_file import PROPOSED, read_proposed
 from curriculum.prompts import Prompt
 from curriculum.records import (
     Diagnosis,
@@ -209,7 +209,7 @@ class RecordedPlanner:
             Rejected: the rows break a bound.
         """
         folder = self._run.round_stage(by_rule.round, "plan")
-        recorded = read_proposed(folder / "plan.proposed.yaml")
+        recorded = read_proposed(folder / PROPOSED)
         if recorded.fallback is not None:
             return by_rule.model_copy(update={"fallback": recorded.fallback}), _optional(
                 folder / FAILED, TeacherFailure

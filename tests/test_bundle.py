@@ -230,7 +230,7 @@ FORGERIES: list[tuple[Callable[[Files], Files], str, str]] = [
     (leave_out_a_stage, "bundle", ""),
     (add_a_file, "round_01/gate2/decision.json", ""),
     (say_it_twice, "round_01/gate/decision.json", ""),
-    (approve_another_plan, "round_01/approve/plan.approved.yaml", "skills[0].pool_rows"),
+    (approve_another_plan, "round_01/approve/plan.approved.yaml", "plan.skills[0].pool_rows"),
     (another_alpha, "round_01/gate/decision.json", "level"),
     (another_alpha_in_the_config, "config.yaml", "gate.alpha"),
     (damage, "round_01/report/report.json", "SHA-256"),
@@ -322,6 +322,17 @@ def test_an_extended_run_and_a_fork_verify(bundle: Path, tmp_path: Path) -> None
     made = verify_bundle(file)
     assert not made.differences and made.round == 3
     assert any("taken over by a fork" in part.why for part in made.not_recomputed)
+
+
+def test_a_persons_decision_is_told_and_followed(bundle: Path, files: Files, tmp_path: Path) -> None:
+    name = "round_01/approve/plan.approved.yaml"
+    forged = changed(files, (name, ("by",)), lambda by: "Ada")
+    found = audited(forged, tmp_path)
+    assert any("Approved by Ada" in note and "Nothing was changed" in note for note in found.notes)
+    assert {d.field for d in found.differences} == {"approval"}  # the round's report says that nobody decided
+    found = audited(changed(forged, (name, ("plan", "skills", 0, "pool_rows")), lambda rows: rows + 1), tmp_path)
+    assert any("pool rows" in note for note in found.notes)
+    assert any(d.file == "round_01/build/training_set.jsonl" for d in found.differences)
 
 
 def entry(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
