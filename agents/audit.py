@@ -16,11 +16,11 @@ from agents.control import TRAIN as CONTROL_TRAIN
 from agents.evaluation import SERVING
 from agents.history import pool_sizes, written_levels
 from agents.loop import REPEATED, Loop
-from agents.nodes import CATALOGUE
 from agents.replay import generated
 from agents.teach import write_adapter
 from curriculum.approval import decision_faults, decision_words, plan_decision
 from curriculum.audit import Findings
+from curriculum.catalogue_file import CATALOGUE
 from curriculum.differences import Compared, compare_files, compare_values, count_numbers
 from curriculum.errors import NotRecomputed, RunDirError
 from curriculum.plan import check_edited
