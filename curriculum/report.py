@@ -226,7 +226,9 @@ class RunReport(Record):
     notes: tuple[str, ...] = Field(description="what a reader must know of the base, the teacher or the data")
     final: FinalReport | None
     rounds: tuple[RoundReport, ...]
-    failed: FailedItems | None = Field(default=None, description="probe items that were failed, and what became of them")
+    failed: FailedItems | None = Field(
+        default=None, description="probe items that were failed, and what became of them"
+    )
     taught: tuple[TaughtRows, ...] = Field(default=(), description="a sample of the rows of each round")
     adapters: tuple[AdapterReport, ...] = Field(default=(), description="the base and what was trained, by round")
     work: Work | None = Field(default=None, description="answers and rows, forecast and actual")

@@ -49,6 +49,7 @@ from curriculum.statistics import paired_change, wilson
 MAX_FAILURES = 8
 """Failures shown for each round."""
 
+
 class ArmGrades(NamedTuple):
     """The grades of the three arms of the final test on one split or set, one grade an item.
 

@@ -3,6 +3,8 @@
 Takes values of a report and returns plain text, not escaped for any medium, as `report_words` does.
 """
 
+from math import ceil, floor
+
 from curriculum.report import RoundReport, RunReport, Timings
 from curriculum.report_words import NONE, change_short, decision_words, duration
 from curriculum.teacher_words import money_words
@@ -23,13 +25,14 @@ def forecast_rows(report: RunReport, timings: Timings) -> list[tuple[str, str, s
     if work is None:
         return []
     minutes = work.forecast_minutes
+    waits = ", the teacher's not counted" if report.teaching else ""
     took = sum(t.seconds for t in timings.stages)
     return [
         ("Student answers", f"at most {work.forecast_answers:,}", f"{work.answers:,}"),
         ("Rows through training", f"at most {work.forecast_rows:,}", f"{work.rows:,}"),
         (
             "Time in all stages",
-            NONE if minutes is None else f"{minutes[0]:.0f} to {minutes[1]:.0f} min",
+            NONE if minutes is None else f"{floor(minutes[0])} to {ceil(minutes[1])} min{waits}",
             duration(took) if timings.stages else NONE,
         ),
     ]
@@ -115,9 +118,5 @@ def rejection_rows(report: RunReport) -> list[tuple[str, ...]]:
         kept = sum(cell.rows for cell in r.mixture if cell.origin == "written")
         rejected = {origin: sum(d.rows for d in r.dropped if d.origin == origin) for origin in ("written", "pool")}
         short = max(0, r.plan.written_rows - kept)
-        rows.append(
-            (str(r.round), f"{r.plan.written_rows:,}", f"{kept:,}")
-            + tuple(f"{rejected[origin]:,}" for origin in ("written", "pool"))
-            + (f"{short:,}",)
-        )
+        rows.append(tuple(map(str, (r.round, r.plan.written_rows, kept, rejected["written"], rejected["pool"], short))))
     return rows

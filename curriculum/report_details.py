@@ -21,7 +21,9 @@ def failed_words(failed: FailedItems) -> str:
     if not failed.items:
         return "No probe item was failed."
     shown = len(failed.shown)
-    what = "all of them are shown" if shown == failed.items else f"{shown} of them are shown, in turns one of each skill"
+    what = (
+        "all of them are shown" if shown == failed.items else f"{shown} of them are shown, in turns one of each skill"
+    )
     return (
         f"{failed.items} probe items were failed in some round; {what}. Fixed: the last adapter that was asked is "
         "right; a last round's candidate is asked only when another round follows. All are in answers/ and "
@@ -51,7 +53,7 @@ def served_words(served: ServedWeights) -> str:
         apart = ", ".join(f"{value:.2g} from {name}" for name, value in served.canary.others.items())
         words += (
             f" Canary: {served.canary.verdict}; its log-probabilities of {served.canary.tokens} tokens are "
-            f"{served.canary.served:.1g} nats a token from the trainer's own, which are {apart or 'compared with none'}."
+            f"{served.canary.served:.1g} nats a token from the trainer's own, which are {apart or 'none'}."
         )
     return words
 
@@ -59,8 +61,8 @@ def served_words(served: ServedWeights) -> str:
 def reproduction_words(made: Reproduction) -> str:
     """What else has to be the same."""
     words = (
-        "On the same kind of CPU, with as many threads and the same versions of the libraries, an offline teacher's run "
-        "gives the same bytes; elsewhere roundings differ, and a live teacher writes other rows."
+        "On the same kind of CPU, with as many threads and the same versions of the libraries, an offline teacher's "
+        "run gives the same bytes; elsewhere roundings differ, and a live teacher writes other rows."
     )
     if made.uncommitted_changes:
         words += " The code had changes that were not committed: the commit alone may give another result."

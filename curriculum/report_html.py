@@ -2,7 +2,8 @@
 
 Takes a report and its times, returns the page's text. Every value is escaped by jinja2; here are only the
 coordinates of the drawings, and the one script (`templates/report.js`: sorting, filtering, paging), which a
-content security policy allows by its hash, so that nothing else can run. Without it the page is whole. Computes no rate.
+content security policy allows by its hash, so that nothing else can run. Without it the page is whole.
+Computes no rate.
 """
 
 import hashlib
@@ -147,5 +148,6 @@ def curve(values: Sequence[float]) -> str:
     parts = [values[at : at + each] for at in range(0, len(values), each)]
     means = [sum(part) / len(part) for part in parts]
     top = max(values) or 1.0
-    step = LOSS_WIDTH / max(len(means) - 1, 1)
+    means = means if len(means) > 1 else means * 2  # one step alone is a level line
+    step = LOSS_WIDTH / (len(means) - 1)
     return " ".join(f"{i * step:.1f},{LOSS_HEIGHT * (1 - value / top):.1f}" for i, value in enumerate(means))

@@ -58,6 +58,7 @@ def _without_gold(round_: RoundReport) -> str:
 
 
 def repeated_words(round_: RoundReport) -> str:
+    """How far diagnoses repeat that were asked for twice; empty where none were."""
     made = round_.probe.repeated if round_.probe else None
     if made is None:
         return ""

@@ -13,12 +13,12 @@ from curriculum.round_records import GateSkill, SkillProfile
 
 P = TypeVar("P", GateSkill, SkillProfile)
 
-MOST_NAMED = 6
+MOST_NAMED = 4
 """Skills that a sentence names."""
 
 EXPLAINED = (
-    "Gate: the candidate of each round on the gate split, which selects (round 0: the base). Probe: the adapter a round "
-    "began with, on the split that finds what is missing. The mark beside a rate is the skill's state before that "
+    "Gate: the candidate of each round on the gate split, which selects (round 0: the base). Probe: the adapter a "
+    "round began with, on the split that finds what is missing. The mark beside a rate is the skill's state before that "
     "round's teaching, by all probe answers so far. Final: accepted adapter less base on items that selected nothing, "
     "bold where p, adjusted for the number of skills, is at most 0.05."
 )
@@ -104,9 +104,9 @@ def next_words(report: RunReport) -> str:
         named = ", ".join(f"{skill} {percent(rate)}" for rate, skill in latest[:MOST_NAMED])
         words.append(f"Lowest on the last probe: {named}.")
     if report.status == "running":
-        words.append(f"Next: tutelage resume {report.run} goes on with round {len(report.rounds)}.")
+        words.append(f"Next: tutelage resume runs/{report.run} goes on with round {len(report.rounds)}.")
     elif report.status == "finished":
-        words.append(f"Next: all planned rounds are done; tutelage resume {report.run} --extend N adds rounds.")
+        words.append(f"Next: all planned rounds are done; tutelage resume runs/{report.run} --extend N adds rounds.")
     else:
         words.append("Next: nothing; the run ended by its own rule.")
     return " ".join(words)
