@@ -18,9 +18,9 @@ MOST_NAMED = 4
 
 EXPLAINED = (
     "Gate: the candidate of each round on the gate split, which selects (round 0: the base). Probe: the adapter a "
-    "round began with, on the split that finds what is missing. The mark beside a rate is the skill's state before that "
-    "round's teaching, by all probe answers so far. Final: accepted adapter less base on items that selected nothing, "
-    "bold where p, adjusted for the number of skills, is at most 0.05."
+    "round began with, on the split that finds what is missing. The mark beside a rate is the skill's state before "
+    "that round's teaching, by all probe answers so far. Final: accepted adapter less base on items that selected "
+    "nothing, bold where p, adjusted for the number of skills, is at most 0.05."
 )
 STATES = {
     "unmeasured": "never measured",
@@ -64,7 +64,7 @@ def skill_rows(report: RunReport) -> list[SkillRow]:
     probes = [_by_cell((*r.probe.skills, *r.probe.cells) if r.probe else ()) for r in report.rounds]
     finals = _by_cell((*report.final.skills, *report.final.cells) if report.final else ())
     memory = [r.mastery.by_skill if r.mastery else {} for r in report.rounds]
-    keys = {key for of in (*gates, *probes, finals) for key in of}
+    keys = {key for of in gates for key in of} | {key for of in probes for key in of} | finals.keys()
     rows = []
     for skill, level in sorted(keys, key=lambda key: (key[0], key[1] or 0)):
         states = [of[skill].state if skill in of else "" for of in memory]
