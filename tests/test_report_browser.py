@@ -155,7 +155,7 @@ def test_skills_are_sorted_and_filtered_by_keyboard(browser: Any, whole: Path) -
             page.keyboard.press("Enter")
             assert heading.get_attribute("aria-sort") == direction
             assert shown(page, rows) == order
-        change = page.locator("#skill-table thead th").last
+        change = page.locator("#skill-table thead th").nth(2)
         change.locator("button").click()
         assert heading.get_attribute("aria-sort") is None and change.get_attribute("aria-sort") == "ascending"
         page.fill("#skill-text", "GC")
@@ -198,8 +198,12 @@ def test_without_script_everything_is_there(browser: Any, whole: Path) -> None:
 
 def test_on_paper_folded_parts_are_open_and_controls_are_gone(browser: Any, whole: Path) -> None:
     with Watched(browser, whole, color_scheme="dark") as page:
+        page.select_option("#failure-outcome", "fixed")
+        page.select_option("#failure-outcome", "")
+        page.click("#failure-on")
         page.emulate_media(media="print", color_scheme="dark")
         assert not page.is_visible("nav") and not page.is_visible("#skill-text")
         assert page.is_visible("#cost details table"), "a folded table"
+        assert len(shown(page, ".failure")) == 10
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
