@@ -93,9 +93,10 @@ def point_words(report: RunReport, timings: Timings) -> str:
         return ""
     seconds = sum(t.seconds for t in timings.stages) / (100 * gain)
     money = report.teaching.total.money / (100 * gain) if report.teaching else 0
-    return f"A point recovered on the final split took {duration(seconds)}" + (
-        f" and cost {money_words(money)} of teaching." if money else "; the teacher was free of charge."
-    )
+    words = f"A point recovered on the final split took {duration(seconds)}"
+    if not report.teaching:
+        return f"{words}; the offline teacher costs nothing."
+    return f"{words}; its teaching cost {money_words(money)}." if money else f"{words}; no price of the teacher is known."
 
 
 def _count(number: int) -> str:

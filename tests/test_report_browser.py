@@ -207,3 +207,4 @@ def test_on_paper_folded_parts_are_open_and_controls_are_gone(browser: Any, whol
         assert len(shown(page, ".failure")) == 10
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+        assert page.evaluate("document.querySelectorAll('#skill-table thead th > button').length") == 7

@@ -39,8 +39,11 @@
     for (const heading of all("th:not([data-sort=none])", table.tHead)) {
       const button = document.createElement("button");
       button.type = "button";
-      button.append(...heading.childNodes);
-      heading.append(button);
+      const wrap = () => { button.append(...heading.childNodes); heading.append(button); };
+      wrap();
+      // With a button in it Chromium does not repeat a table's head on the next page.
+      addEventListener("beforeprint", () => heading.replaceChildren(...button.childNodes));
+      addEventListener("afterprint", wrap);
       button.addEventListener("click", () => sort(table, heading));
     }
   }
