@@ -96,7 +96,7 @@ def point_words(report: RunReport, timings: Timings) -> str:
     words = f"A point recovered on the final split took {duration(seconds)}"
     if not report.teaching:
         return f"{words}; the offline teacher costs nothing."
-    return f"{words}; its teaching cost {money_words(money)}." if money else f"{words}; no price of the teacher is known."
+    return f"{words}; " + (f"its teaching cost {money_words(money)}." if money else "no price of the teacher is known.")
 
 
 def _count(number: int) -> str:
