@@ -191,7 +191,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         taught=run_rows(run, rounds),
         adapters=run_adapters(run, rounds, base_hash),
         work=run_work(run, rounds, config),
-        reproduction=reproduction(run, facts),
+        reproduction=reproduction(run, facts, config.rounds),
     )
 
 

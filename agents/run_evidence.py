@@ -13,6 +13,7 @@ import yaml
 
 from agents.control import TRAIN as CONTROL_TRAIN
 from agents.evaluation import SERVING
+from agents.first_files import CHANGES
 from agents.forecast import forecast
 from curriculum.config import Config
 from curriculum.records import BASE, Diagnosis, Example, Grade, SkillLabel, StudentAnswer
@@ -131,14 +132,20 @@ def _lines(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def reproduction(run: RunDir, facts: Mapping[str, Any]) -> Reproduction:
-    """The commands, versions and settings that make the run again."""
+def reproduction(run: RunDir, facts: Mapping[str, Any], rounds: int) -> Reproduction:
+    """The commands, versions and settings that make the run again.
+
+    Args:
+        run: its folder.
+        facts: its `run.json`.
+        rounds: how many it is configured to do by now.
+    """
     ancestors = tuple(
         Ancestor(run=one["run"], round=one["round"], changed={key: tuple(was) for key, was in one["changed"].items()})
         for one in facts.get("lineage", [])
     )
     return Reproduction(
-        commands=tuple(_commands(run.path.name, facts.get("commit"), ancestors)),
+        commands=tuple(_commands(run, facts.get("commit"), ancestors, rounds)),
         python=facts["python"],
         libraries=facts["libraries"],
         uncommitted_changes=facts.get("uncommitted_changes"),
@@ -147,16 +154,27 @@ def reproduction(run: RunDir, facts: Mapping[str, Any]) -> Reproduction:
     )
 
 
-def _commands(name: str, commit: str | None, ancestors: Sequence[Ancestor]) -> Iterator[str]:
+def _commands(run: RunDir, commit: str | None, ancestors: Sequence[Ancestor], rounds: int) -> Iterator[str]:
+    tutelage, again = ".venv/bin/tutelage", quote(f"{run.path.name}-again")
+    extensions = _extensions(run)
+    begun = f" --set rounds={extensions[0][0] if extensions else rounds}"
     if commit:
         yield f"git checkout {commit}"
     yield "make .venv/.installed"
-    again, here = quote(f"{name}-again"), quote(f"runs/{name}/config.yaml")
     if ancestors:
         last = ancestors[-1]
         changes = "".join(f" --set {quote(f'{key}={json.dumps(now)}')}" for key, (_, now) in last.changed.items())
         source = quote(f"runs/{last.run}")
-        yield f".venv/bin/tutelage fork {source} --round {last.round} --name {again}{changes}"
-        yield f".venv/bin/tutelage resume runs/{again}"
+        yield f"{tutelage} fork {source} --round {last.round} --name {again}{begun}{changes}"
     else:
-        yield f".venv/bin/tutelage run {here} --name {again}"
+        config = quote(f"runs/{run.path.name}/config.yaml")
+        yield f"{tutelage} run {config} --name {again}{begun if extensions else ''}"
+    for was, now in extensions:
+        yield f"{tutelage} resume {quote(f'runs/{run.path.name}-again')} --extend {now - was}"
+
+
+def _extensions(run: RunDir) -> list[tuple[int, int]]:
+    """How many rounds a run had before and after each time it was given more."""
+    path = run.path / CHANGES
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(was, now) for was, now in (json.loads(line).get("rounds", (0, 0)) for line in lines) if now > was]
