@@ -22,7 +22,7 @@ from curriculum.report_templates import templates
 
 # Drawn here and not by a library: what matplotlib, altair or plotly write is heavy (0.1 to 4 MB), brings styles or
 # scripts that the policy would have to allow, and cannot follow the reader's light or dark. These are a few lines.
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 196, 62, 12, 34
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 204, 62, 22, 34
 """The chart of accuracy over rounds, in SVG units: its size, and the room around the plot."""
 
 LOSS_WIDTH, LOSS_HEIGHT = 240, 70
@@ -43,6 +43,8 @@ class Point(NamedTuple):
     kind: str
     """`baseline`, `accepted`, `rolled_back` or `stopped`: the decision, a class of the style sheet."""
     label: str
+    value: str
+    """The accuracy in percent, to stand above the interval."""
 
 
 class Chart(NamedTuple):
@@ -139,7 +141,7 @@ def chart(rounds: Sequence[RoundReport]) -> Chart:
 
 def _point(round_: RoundReport, rate: Rate, x: float, y: Callable[[float | None], float]) -> Point:
     label = f"Round {round_.round}, {words.decision_words(round_)}: {words.rate_words(rate)}"
-    return Point(round_.round, x, y(rate.rate), y(rate.low), y(rate.high), round_.decision, label)
+    return Point(round_.round, x, y(rate.rate), y(rate.low), y(rate.high), round_.decision, label, f"{100 * (rate.rate or 0):.1f}")
 
 
 def curve(values: Sequence[float]) -> str:
