@@ -141,7 +141,16 @@ def chart(rounds: Sequence[RoundReport]) -> Chart:
 
 def _point(round_: RoundReport, rate: Rate, x: float, y: Callable[[float | None], float]) -> Point:
     label = f"Round {round_.round}, {words.decision_words(round_)}: {words.rate_words(rate)}"
-    return Point(round_.round, x, y(rate.rate), y(rate.low), y(rate.high), round_.decision, label, f"{100 * (rate.rate or 0):.1f}")
+    return Point(
+        round_.round,
+        x,
+        y(rate.rate),
+        y(rate.low),
+        y(rate.high),
+        round_.decision,
+        label,
+        f"{100 * (rate.rate or 0):.1f}",
+    )
 
 
 def curve(values: Sequence[float]) -> str:
