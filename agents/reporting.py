@@ -15,6 +15,7 @@ from agents.history import ALLOCATION, adapter_before, gate_decision, read_maste
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
 from agents.recorded_usage import FORECAST, role_timings
+from agents.run_evidence import reproduction, run_adapters, run_failures, run_rows, run_work
 from agents.tracking import track
 from curriculum.agreement import Repeatability
 from curriculum.approval import plan_decision
@@ -166,12 +167,13 @@ def gather(run: RunDir, config: Config) -> RunReport:
     status = "running" if final is None else "stopped" if by_rule else "finished"
     splits = read_json(run.stage_path("prepare") / "splits.json")
     cut = cut_words(final.verdicts.base if final else rounds[0].verdicts_before, config.student.max_new_tokens)
+    base_hash = read_json(run.stage_path("prepare") / DONE)["inputs"]["base"]
     return RunReport(
         run=run.path.name,
         status=status,
         stop_reason=rounds[-1].reason if by_rule else None,
         base=config.student.base,
-        base_hash=read_json(run.stage_path("prepare") / DONE)["inputs"]["base"],
+        base_hash=base_hash,
         teacher=config.teacher.kind if config.teacher.kind == "offline" else str(config.teacher.model),
         teaching=_teaching(run, config),
         judging=_judging(run, config),
@@ -185,6 +187,11 @@ def gather(run: RunDir, config: Config) -> RunReport:
         notes=(*_notes(config), *([cut] if cut else []), *_named(run), *_served(run), *_lineage(facts)),
         final=final,
         rounds=tuple(rounds),
+        failed=run_failures(run, rounds),
+        taught=run_rows(run, rounds),
+        adapters=run_adapters(run, rounds, base_hash),
+        work=run_work(run, rounds, config),
+        reproduction=reproduction(run, facts, config.rounds),
     )
 
 

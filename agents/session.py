@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.earlier_decisions import copy_decisions
-from agents.first_files import write_config, write_first_files
+from agents.first_files import CHANGES, write_config, write_first_files
 from agents.ledger import LEDGER, Ledger
 from agents.loop import Loop
 from agents.progress import ProgressPrinter
@@ -191,7 +191,7 @@ def record_changes(path: Path, config: Config) -> None:
     after = flatten(config.model_dump(mode="json"))
     changed = {key: [before.get(key), after[key]] for key in after if before.get(key) != after[key]}
     if changed:
-        append_line(path / "config_changes.jsonl", {"at": datetime.now(UTC).isoformat(timespec="seconds")} | changed)
+        append_line(path / CHANGES, {"at": datetime.now(UTC).isoformat(timespec="seconds")} | changed)
         write_config(path, config)
 
 

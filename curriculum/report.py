@@ -15,6 +15,9 @@ from curriculum.control import ControlReport
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
+from curriculum.report_items import FailedItems
+from curriculum.report_origin import AdapterReport, Reproduction, Work
+from curriculum.report_rows import TaughtRows
 from curriculum.resampling import DrawnChange
 from curriculum.round_records import Allocation, GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
 from curriculum.rundir import read_json
@@ -223,6 +226,13 @@ class RunReport(Record):
     notes: tuple[str, ...] = Field(description="what a reader must know of the base, the teacher or the data")
     final: FinalReport | None
     rounds: tuple[RoundReport, ...]
+    failed: FailedItems | None = Field(
+        default=None, description="probe items that were failed, and what became of them"
+    )
+    taught: tuple[TaughtRows, ...] = Field(default=(), description="a sample of the rows of each round")
+    adapters: tuple[AdapterReport, ...] = Field(default=(), description="the base and what was trained, by round")
+    work: Work | None = Field(default=None, description="answers and rows, forecast and actual")
+    reproduction: Reproduction | None = None
 
 
 class StageTiming(Part):

@@ -4,7 +4,7 @@ Pure functions from records to `RoundReport` and `FinalReport`; long texts are c
 failures are chosen to show. Reads no file and decides nothing.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from curriculum.report import (
     SkillTokens,
     TrainingReport,
 )
+from curriculum.report_samples import cut, spread
 from curriculum.resampling import drawn_changes
 from curriculum.round_records import (
     Adapter,
@@ -47,9 +48,6 @@ from curriculum.statistics import paired_change, wilson
 
 MAX_FAILURES = 8
 """Failures shown for each round."""
-
-MAX_CHARACTERS = 600
-"""Characters shown of a question, an answer or a reason."""
 
 
 class ArmGrades(NamedTuple):
@@ -243,6 +241,7 @@ def _failures(
 ) -> tuple[FailureReport, ...]:
     answers = {answer.id: answer for answer in (*records.probe_answers, *records.without_gold)}
     grades = {grade.answer_id: grade for grade in records.probe_grades}
+    by_id = sorted(records.diagnoses, key=lambda d: d.example_id)
     return tuple(
         FailureReport(
             example_id=d.example_id,
@@ -256,27 +255,9 @@ def _failures(
             missing_skills=d.missing_skills,
             diagnosis=cut(d.reason),
         )
-        for d in _spread(records.diagnoses)
+        for d in spread(by_id, lambda d: d.missing_skills[0], MAX_FAILURES)
     )
 
 
 def _extracted(grade: Grade | None) -> str | None:
     return None if grade is None else grade.extracted
-
-
-def _spread(diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:
-    """A few diagnoses, one of each missing skill before a second of any, those most often missing first."""
-    by_skill: dict[str, list[Diagnosis]] = defaultdict(list)
-    for diagnosis in sorted(diagnoses, key=lambda d: d.example_id):
-        by_skill[diagnosis.missing_skills[0]].append(diagnosis)
-    ranked = [
-        (place, -len(of_skill), skill, diagnosis)
-        for skill, of_skill in by_skill.items()
-        for place, diagnosis in enumerate(of_skill)
-    ]
-    return [diagnosis for *_, diagnosis in sorted(ranked, key=lambda r: r[:3])[:MAX_FAILURES]]
-
-
-def cut(text: str) -> str:
-    """The beginning of a text, with an ellipsis where it was cut."""
-    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " …"

@@ -21,7 +21,7 @@ def shrunk_words(profile: SkillProfile | None) -> str:
 
 def probe_words(round_: RoundReport) -> str:
     """What more is known of the probe: drawn answers, items without a gold answer, how far diagnoses repeat."""
-    parts = (_signals(round_), _drawn(round_), _without_gold(round_), _repeated(round_))
+    parts = (_signals(round_), _drawn(round_), _without_gold(round_), repeated_words(round_))
     return " ".join(part for part in parts if part)
 
 
@@ -57,7 +57,8 @@ def _without_gold(round_: RoundReport) -> str:
     )
 
 
-def _repeated(round_: RoundReport) -> str:
+def repeated_words(round_: RoundReport) -> str:
+    """How far diagnoses repeat that were asked for twice; empty where none were."""
     made = round_.probe.repeated if round_.probe else None
     if made is None:
         return ""

@@ -5,7 +5,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from curriculum import report_allocation, report_evidence, report_probe, report_words, teacher_words
+from curriculum import (
+    report_allocation,
+    report_cost,
+    report_details,
+    report_evidence,
+    report_probe,
+    report_skills,
+    report_words,
+    teacher_words,
+)
 
 
 def templates(finalize: Callable[[Any], Any]) -> Environment:
@@ -25,5 +34,8 @@ def templates(finalize: Callable[[Any], Any]) -> Environment:
         "rules": report_allocation,
         "evidence": report_evidence,
         "probes": report_probe,
+        "skills": report_skills,
+        "cost": report_cost,
+        "details": report_details,
     }
     return made

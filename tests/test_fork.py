@@ -29,6 +29,8 @@ def test_a_run_is_extended_by_rounds(finished: Path, tmp_path: Path) -> None:
     done = tutelage("resume", run, "--extend", "1", "--json")
     assert (done.code, done.last["status"], done.last["rounds"]) == (0, "finished", 3)
     assert '"rounds":[2,3]' in (run / "config_changes.jsonl").read_text()
+    first, then = json.loads((run / "report.json").read_text())["reproduction"]["commands"][-2:]
+    assert first.endswith("--set rounds=2") and then.endswith("-again --extend 1")
     assert decisions(run)[:3] == decisions(finished)
     again = tutelage("resume", run, "--json")
     assert again.last["rounds"] == 3, "an extension is remembered, and is not made twice"
@@ -70,6 +72,8 @@ def test_a_fork_shares_rounds_and_goes_on_with_other_settings(finished: Path) ->
     ]
     for view in ("report.md", "report.html"):
         assert "Forked from run, whose rounds 0 to 1 it shares" in (forked / view).read_text().replace("\\", "")
+    *_, command = json.loads((forked / "report.json").read_text())["reproduction"]["commands"]
+    assert "fork runs/run --round 1 --name forked-again --set rounds=3 --set plan.rows_per_round=60" in command
     openings = [json.loads(line) for line in (forked / "final_openings.jsonl").read_text().splitlines()]
     assert [o["adapter"] for o in openings].count("base") == 2, "the base answered the final split in the first run"
 

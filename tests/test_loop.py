@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -284,3 +285,48 @@ def test_secrets_of_the_environment_reach_no_file(tmp_path: Path) -> None:
         del os.environ["TUTELAGE_TEST_API_KEY"]
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"sk-never-write-me" not in path.read_bytes()
+
+
+def test_the_report_traces_rows_failures_and_adapters_to_the_run(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    base, first, second = report["adapters"]
+    trained = json.loads((finished / "round_02" / "train" / "adapter.json").read_text())
+    assert (second["name"], second["files"]) == (trained["name"], trained["files"])
+    assert [a["became"] for a in (base, first, second)] == ["base", "accepted", "accepted"]
+    assert (base["start"], first["start"]) == (None, "base") and second["start"] in ("base", first["name"])
+    answers = list((finished / "answers").glob("*/*/answers.jsonl"))
+    rows = [sum(1 for _ in (finished / f"round_0{r}" / "build" / "training_set.jsonl").open()) for r in (1, 2)]
+    assert report["work"]["answers"] == sum(len(path.read_text().splitlines()) for path in answers)
+    assert report["work"]["answers"] <= report["work"]["forecast_answers"]
+    assert report["work"]["rows"] == sum(rows) and [t["rows"] for t in report["taught"]] == rows
+
+    wrong = set()
+    for path in (finished / "answers").glob("*/probe/grades.jsonl"):
+        grades = map(json.loads, path.read_text().splitlines())
+        wrong |= {g["example_id"] for g in grades if g["verdict"] not in ("correct", "failed")}
+    assert report["failed"]["items"] == len(wrong) == len(report["failed"]["shown"])
+    last = {g["example_id"]: g["verdict"] for g in _probe_grades(finished, first["name"])}
+    for item in report["failed"]["shown"]:
+        assert [a["adapter"] for a in item["answers"]] == ["base", first["name"]]
+        assert (
+            item["outcome"] == "fixed" if last[item["example_id"]] == "correct" else item["outcome"] in ("open", "lost")
+        )
+
+
+def _probe_grades(run: Path, adapter: str) -> list[dict[str, str]]:
+    return [
+        json.loads(line) for line in (run / "answers" / adapter / "probe" / "grades.jsonl").read_text().splitlines()
+    ]
+
+
+def test_the_commands_of_the_report_make_the_run_again(finished: Path) -> None:
+    *_, command = json.loads((finished / "report.json").read_text())["reproduction"]["commands"]
+    program, *args = shlex.split(command)
+    assert program == ".venv/bin/tutelage" and args == ["run", "runs/run/config.yaml", "--name", "run-again"]
+    args[1] = str(finished / "config.yaml")
+    done = tutelage(*args)
+    assert done.code == 0, done.err
+    again = finished.with_name("run-again")
+    mine, other = canonical_files(finished), canonical_files(again)
+    same = [path for path in mine if path.startswith(("prepare/", "label/", "answers/base/", "round_01/build/"))]
+    assert len(same) > 8 and {p: mine[p] for p in same} == {p: other[p] for p in same}

@@ -1,0 +1,180 @@
+"""What a run's folder says beyond its rounds' reports: failed items, sample rows, adapters, work, how to make it again.
+
+Reads files of finished stages only, so that reports of older runs have it, too. Decides nothing.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import yaml
+
+from agents.control import TRAIN as CONTROL_TRAIN
+from agents.evaluation import SERVING
+from agents.first_files import CHANGES
+from agents.forecast import forecast
+from curriculum.config import Config
+from curriculum.records import BASE, Diagnosis, Example, Grade, SkillLabel, StudentAnswer
+from curriculum.report import RoundReport
+from curriculum.report_items import FailedItems, ProbeLook, failed_items
+from curriculum.report_origin import AdapterReport, Ancestor, Reproduction, ServedWeights, Work
+from curriculum.report_rows import TaughtRows, taught_rows
+from curriculum.round_records import Adapter, DroppedRow, Serving, TrainingRow
+from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
+from student.base_model import SMOLLM2
+
+
+def run_failures(run: RunDir, rounds: Sequence[RoundReport]) -> FailedItems | None:
+    """Every probe item that was failed, with what each adapter made of it; none before there are labels of them."""
+    looks = [_look(run, r) for r in _first_rounds(rounds)]
+    if not looks:
+        return None
+    ids = {id_ for look in looks for id_ in look.diagnoses}
+    examples = {e.id: e for e in read_records(run.stage_path("prepare") / "examples.jsonl", Example) if e.id in ids}
+    labels = {r.example_id: r for r in read_records(run.stage_path("label") / "labels.jsonl", SkillLabel)}
+    return failed_items(looks, examples, labels)
+
+
+def _first_rounds(rounds: Sequence[RoundReport]) -> list[RoundReport]:
+    """The rounds whose probe answers are of an adapter that was not asked before."""
+    return [r for at, r in enumerate(rounds) if r.probe and all(e.current != r.current for e in rounds[:at])]
+
+
+def _look(run: RunDir, round_: RoundReport) -> ProbeLook:
+    asked = run.stage_path("answers") / round_.current
+    drawn = asked / "probe_without_gold" / "answers.jsonl"
+    silent = [a for a in read_records(drawn, StudentAnswer) if a.sample_index == 0] if drawn.exists() else []
+    diagnoses = read_records(run.round_stage(round_.round, "diagnose") / "diagnoses.jsonl", Diagnosis)
+    return ProbeLook(
+        adapter=round_.current,
+        round=round_.round,
+        answers={a.example_id: a for a in (*read_records(asked / "probe" / "answers.jsonl", StudentAnswer), *silent)},
+        grades={g.example_id: g for g in read_records(asked / "probe" / "grades.jsonl", Grade)},
+        diagnoses={d.example_id: d for d in diagnoses},
+    )
+
+
+def run_rows(run: RunDir, rounds: Sequence[RoundReport]) -> tuple[TaughtRows, ...]:
+    """A few of the rows that each round taught."""
+    made = []
+    for round_ in rounds:
+        if round_.training:
+            rows = read_records(run.round_stage(round_.round, "build") / "training_set.jsonl", TrainingRow)
+            dropped = read_records(run.round_stage(round_.round, "train") / "dropped.jsonl", DroppedRow)
+            made.append(taught_rows(round_.round, rows, {d.example_id for d in dropped}))
+    return tuple(made)
+
+
+def run_adapters(run: RunDir, rounds: Sequence[RoundReport], base_hash: str) -> tuple[AdapterReport, ...]:
+    """The base and every adapter that was trained, controls included, in the order of the rounds."""
+    served = _served(run)
+    base = AdapterReport(
+        name=BASE, round=0, start=None, became="base", files={"weights": base_hash}, served=served.get(BASE)
+    )
+    made = [base]
+    for round_ in rounds:
+        decided = "accepted" if round_.decision == "accepted" else "rolled_back"
+        for stage, became in (("train", decided), (CONTROL_TRAIN, "control")):
+            folder = run.round_stage(round_.round, stage)
+            if (folder / DONE).exists():
+                made.append(_adapter(folder, became, served))
+    return tuple(made)
+
+
+def _adapter(folder: Path, became: Any, served: Mapping[str, ServedWeights]) -> AdapterReport:
+    adapter = read_record(folder / "adapter.json", Adapter)
+    return AdapterReport(
+        name=adapter.name,
+        round=adapter.round,
+        start=read_json(folder / DONE)["inputs"].get("start", BASE),
+        became=became,
+        rows=adapter.rows,
+        training_set_hash=adapter.training_set_hash,
+        files=adapter.files,
+        served=served.get(adapter.name),
+    )
+
+
+def _served(run: RunDir) -> dict[str, ServedWeights]:
+    found = {}
+    for path in sorted(run.stage_path("answers").glob(f"*/*/{SERVING}")):
+        made = read_record(path, Serving)
+        found[made.adapter] = ServedWeights(
+            engine=made.engine, dtype=made.dtype, how=made.how, files=made.files, canary=made.canary
+        )
+    return found
+
+
+def run_work(run: RunDir, rounds: Sequence[RoundReport], config: Config) -> Work:
+    """How many answers and rows were forecast, and how many there were."""
+    expected = forecast(config)
+    timed = config.student.base in (SMOLLM2, "fake")
+    rows = 0
+    for round_ in rounds:
+        if round_.training:
+            epochs = round_.plan.epochs if round_.plan else config.training.epochs
+            control = run.round_stage(round_.round, CONTROL_TRAIN) / "adapter.json"
+            of_control = read_record(control, Adapter).rows if control.exists() else 0
+            rows += epochs * (round_.training.rows + of_control)
+    return Work(
+        answers=sum(_lines(path) for path in run.stage_path("answers").glob("*/*/answers.jsonl")),
+        rows=rows,
+        forecast_answers=expected.answers,
+        forecast_rows=expected.training_rows,
+        forecast_minutes=expected.minutes if timed else None,
+    )
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def reproduction(run: RunDir, facts: Mapping[str, Any], rounds: int) -> Reproduction:
+    """The commands, versions and settings that make the run again.
+
+    Args:
+        run: its folder.
+        facts: its `run.json`.
+        rounds: how many it is configured to do by now.
+    """
+    ancestors = tuple(
+        Ancestor(run=one["run"], round=one["round"], changed={key: tuple(was) for key, was in one["changed"].items()})
+        for one in facts.get("lineage", [])
+    )
+    return Reproduction(
+        commands=tuple(_commands(run, facts.get("commit"), ancestors, rounds)),
+        python=facts["python"],
+        libraries=facts["libraries"],
+        uncommitted_changes=facts.get("uncommitted_changes"),
+        ancestors=ancestors,
+        config=yaml.safe_dump(facts["identity"], sort_keys=False, allow_unicode=True),
+    )
+
+
+def _commands(run: RunDir, commit: str | None, ancestors: Sequence[Ancestor], rounds: int) -> Iterator[str]:
+    tutelage, again = ".venv/bin/tutelage", quote(f"{run.path.name}-again")
+    extensions = _extensions(run)
+    begun = f" --set rounds={extensions[0][0] if extensions else rounds}"
+    if commit:
+        yield f"git checkout {commit}"
+    yield "make .venv/.installed"
+    if ancestors:
+        last = ancestors[-1]
+        changes = "".join(f" --set {quote(f'{key}={json.dumps(now)}')}" for key, (_, now) in last.changed.items())
+        source = quote(f"runs/{last.run}")
+        yield f"{tutelage} fork {source} --round {last.round} --name {again}{begun}{changes}"
+    else:
+        config = quote(f"runs/{run.path.name}/config.yaml")
+        yield f"{tutelage} run {config} --name {again}{begun if extensions else ''}"
+    for was, now in extensions:
+        yield f"{tutelage} resume {quote(f'runs/{run.path.name}-again')} --extend {now - was}"
+
+
+def _extensions(run: RunDir) -> list[tuple[int, int]]:
+    """How many rounds a run had before and after each time it was given more."""
+    path = run.path / CHANGES
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(was, now) for was, now in (json.loads(line).get("rounds", (0, 0)) for line in lines) if now > was]
