@@ -14,6 +14,7 @@ from curriculum.approval import PlanDecision
 from curriculum.control import ControlReport
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
+from curriculum.ranking import RankingReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.resampling import DrawnChange
 from curriculum.round_records import Allocation, GateDecision, GateSkill, RoundPlan, SkillProfile, VerdictCounts
@@ -187,6 +188,11 @@ class RoundReport(GateDecision):
     )
     mastery: Mastery | None = Field(
         default=None, description="each skill's state by the probe answers before this round's teaching"
+    )
+    ranking: RankingReport | None = Field(
+        default=None,
+        description="what ranked the pool rows inside each skill, with plan.rank",
+        exclude_if=lambda value: value is None,
     )
     mixture: tuple[MixtureCell, ...]
     dropped: tuple[DroppedCount, ...]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curriculum.errors import OutOfMemory, TrainingError
+from curriculum.errors import OutOfMemory, TrainingError, UserError
 from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
@@ -18,7 +18,17 @@ from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import (
+    AdapterFiles,
+    Encoded,
+    Influence,
+    Piece,
+    Progress,
+    Prompt,
+    Target,
+    TrainingResult,
+    TrainingSettings,
+)
 from student.subprocess_job import Event, Worker
 
 
@@ -112,6 +122,55 @@ class LocalStudent:
         vectors = {event["id"]: event["vector"] for event in self._inferred(job, log, "embedding")}
         return np.array([vectors[at] for at in range(len(prompts))], np.float32)
 
+    def influence(
+        self,
+        candidates: Sequence[tuple[Prompt, Sequence[str]]],
+        targets: Sequence[Target],
+        how: Influence,
+        adapter: AdapterFiles,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, float]:
+        """How far training on each candidate would help with the targets, by id; see `student.ranking_worker`.
+
+        Raises:
+            UserError: no target or candidate fits, the warm-up of LESS diverged, or this base has no gradients of
+                single rows.
+            StudentError: the worker died.
+            OutOfMemory: with what to lower.
+        """
+        job = self._job("influence") | {
+            "base_name": self.base_name,
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "training": self._training.model_dump(),
+            "seed": how.seed,
+            "method": how.method,
+            "weight": how.weight,
+            "less": how.less.model_dump(),
+            "candidates": [
+                {"id": prompt.example_id, "messages": _plain(prompt), "targets": list(texts)}
+                for prompt, texts in candidates
+            ],
+            "failures": [
+                {"messages": _plain(t.prompt), "right": t.right, "wrong": t.wrong, "skills": t.skills} for t in targets
+            ],
+        }
+        scores: dict[str, float] = {}
+        try:
+            for event in self._worker.run(job, log):
+                if "scores" in event:
+                    scores = event["scores"]
+                else:
+                    progress(Progress(event["done"], event["total"], how.method))
+        except TrainingError as error:
+            raise UserError(f"plan.rank {how.method}: {error}") from None
+        except OutOfMemory as error:
+            keys = {name: getattr(self._training, name) for name in ("batch_tokens", "max_length", "rank")}
+            raise OutOfMemory(
+                f"memory ran out while ranking rows: {error}\n{self._advice('training', keys)}, or rank at random"
+            ) from None
+        return scores
+
     def _inferred(self, job: Event, log: Path, doing: str) -> Iterator[Event]:
         """A job's events, with advice where memory runs out."""
         try:
@@ -201,6 +260,10 @@ class LocalStudent:
             "targets": row.targets,
             "weight": row.weight,
         }
+
+
+def _plain(prompt: Prompt) -> list[Event]:
+    return [m.model_dump() for m in prompt.messages]
 
 
 Blanks = Mapping[str, tuple[StudentAnswer, Prompt]]

@@ -23,7 +23,16 @@ from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import cache_folder, file_sha256
 from student.canary import require_same
-from student.interface import AdapterFiles, Encoded, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import (
+    AdapterFiles,
+    Encoded,
+    Influence,
+    Progress,
+    Prompt,
+    Target,
+    TrainingResult,
+    TrainingSettings,
+)
 from student.local import LocalStudent, blank_answers, prompt_events
 from student.subprocess_job import Event, Worker
 from student.vllm_main import installed
@@ -151,6 +160,19 @@ class VllmStudent:
         """As `LocalStudent` does, with the memory of a server of our own free for it."""
         self._free_memory()
         return self._local.embed(prompts, adapter, log)
+
+    def influence(
+        self,
+        candidates: Sequence[tuple[Prompt, Sequence[str]]],
+        targets: Sequence[Target],
+        how: Influence,
+        adapter: AdapterFiles,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, float]:
+        """As `LocalStudent` does, with the memory of a server of our own free for it: no server gives gradients."""
+        self._free_memory()
+        return self._local.influence(candidates, targets, how, adapter, log, progress)
 
     def close(self) -> None:
         """Ends worker and server; one that was running before goes on."""
