@@ -2,10 +2,10 @@
 
     python benchmarks/influence.py            (five to ten minutes on two slow cores)
 
-Candidates are rows of the quickstart's tasks, the student is its base with a LoRA of the config's shape. Arms, in turns:
-one training epoch (`student.train_worker.fit`); PRISM's scores of all candidates (`student.ranking_worker`), with and
-without its target direction of `--pairs` pairs; the same by gradients one row at a time, which is what autograd gives
-without the rows' own gradients of a batch; and one checkpoint of LESS. The goals: 1.3 epochs at most, and three times
+Candidates are rows of the quickstart's tasks, the student is its base with a LoRA of the config's shape. Arms, in
+turns: one training epoch (`student.train_worker.fit`); PRISM's scores of all candidates (`student.ranking_worker`),
+with and without its target direction of `--pairs` pairs; the same by gradients one row at a time, which is what
+autograd gives by itself; and one checkpoint of LESS with its warm-up. The goals: 1.3 epochs at most, and three times
 faster than batch-one gradients. CPU time is that of all threads: on a shared machine it says more than the clock.
 Peak memory is that of a process of its own for each arm, with what the base takes; scaled figures are for 1,000.
 """
@@ -60,8 +60,10 @@ def main() -> None:
     runs: dict[str, list[Run]] = {name: [] for name in arguments.arms.split(",")}
     for _ in range(arguments.repeats):
         for name, of in runs.items():
-            with get_context("spawn").Pool(1) as process:
-                of.append(process.apply(measure, (name, folder, config, rows[: counts[name]], arguments.pairs)))
+            process = get_context("spawn").Pool(1)
+            of.append(process.apply(measure, (name, folder, config, rows[: counts[name]], arguments.pairs)))
+            process.close()
+            process.join()
             print(f"  {name}: {of[-1].wall:.0f} s, CPU {of[-1].cpu:.0f} s, {of[-1].peak:.0f} MB", file=sys.stderr)
     scaled = {
         name: Run(
@@ -164,9 +166,9 @@ def less(work: Any, _: Any) -> None:
 ARMS: dict[str, Callable[[Any, Any], None]] = {
     "training epoch": epoch,
     "PRISM": prism,
-    "PRISM, candidates alone": candidates_only,
+    "candidates alone": candidates_only,
     "batch-one gradients": one_by_one,
-    "LESS, one checkpoint": less,
+    "LESS of one checkpoint": less,
 }
 
 

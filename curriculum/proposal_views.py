@@ -99,7 +99,7 @@ def sample_words(proposal: Proposal) -> list[str]:
     ]
     if proposal.ranked_by != "random":
         said = [
-            f"Pool rows are a few of each skill's, at random: plan.rank {proposal.ranked_by} ranks the items of a skill "
+            f"Pool rows are a few of each skill's, at random: plan.rank {proposal.ranked_by} ranks a skill's items "
             "once the plan is approved, and then the best of them are taught."
         ]
     if proposal.plan.written_rows and proposal.teacher == "offline":

@@ -142,9 +142,9 @@ def require_failures(found: Failures, method: Ranking, where: str) -> list[Faile
     what = "wrong answers that could be read" if method == "prism" else "failures"
     others = "less, embed_sel or " if method == "prism" and found.left_out else ""
     raise UserError(
-        f"{where}: expected {what} on the probe split to rank the pool by, got none ({reasons}). Rank by {others}random, "
-        "or let the student learn the answer format first (bench.warm_up_rows, or a round of random rows, and a fork "
-        "from there)"
+        f"{where}: expected {what} on the probe split to rank the pool by, got none ({reasons}). Rank by {others}"
+        "random, or let the student learn the answer format first: bench.warm_up_rows, or a round of random rows and a "
+        "fork from there"
     )
 
 

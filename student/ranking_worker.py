@@ -92,7 +92,7 @@ def influence(job: Event) -> Iterator[Event]:
         seed=job["seed"],
     )
     yield from (
-        _prism(work, job["weight"]) if job["method"] == "prism" else less(work, LessConfig.model_validate(job["less"]))
+        prism(work, job["weight"]) if job["method"] == "prism" else less(work, LessConfig.model_validate(job["less"]))
     )
 
 
