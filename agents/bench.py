@@ -16,12 +16,13 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from agents import nodes
-from agents.bench_training import AT_BASE, pool_tokens, run_training, warm_up
+from agents.bench_training import AT_BASE, pool_tokens, ranking_folder, run_training, warm_up
 from agents.evaluation import Evaluation, evaluate_split
 from agents.first_files import write_first_files
 from agents.history import pool_index, written_levels
 from agents.loop import Loop, State
 from agents.prepare import prepare
+from agents.ranking import rank_pool
 from agents.session import measuring_folder
 from curriculum.allocation import Measurement
 from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench_report
@@ -31,9 +32,9 @@ from curriculum.data_config import FileData
 from curriculum.errors import RunDirError, StudentError, UserError
 from curriculum.records import BASE
 from curriculum.report_words import percent, student_notes
-from curriculum.round_records import MissingSkillProfile
+from curriculum.round_records import Adapter, MissingSkillProfile
 from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_record
-from curriculum.strategies import WRITTEN, Materials, Strategy
+from curriculum.strategies import RANKED, WRITTEN, Materials, Strategy
 
 BEGAN = "began.json"
 """What a run has in `run.json`; under another name, so that nobody resumes a bench as a run."""
@@ -122,7 +123,7 @@ def run_bench(loop: Loop, bench: Bench, helpers: Sequence[Loop] = ()) -> BenchRe
     if waiting_for is not None:
         return waiting_for
     base = evaluate_split(loop, loop.adapter_files(BASE, 0), "final")
-    of = _materials(loop)
+    of = _ranked(loop, _materials(loop), bench.strategies)
     done: list[TrainingDone] = []
     made = _write_report(loop, bench, of, base, done)
     for number, finished in enumerate(_trained([loop, *helpers], of, bench.trainings), 1):
@@ -173,6 +174,19 @@ def _labelled(loop: Loop) -> Path | None:
         return Path(state["waiting_for"])
     nodes.label(loop, state)
     return None
+
+
+def _ranked(loop: Loop, of: Materials, strategies: Sequence[Strategy]) -> Materials:
+    """The materials with the pool ranked for every strategy that wants it, by the warm-up's adapter or the base."""
+    adapter = loop.adapter_files(BASE, 0)
+    if of.warm_up:
+        name = read_record(loop.run.round_stage(1, "train") / "adapter.json", Adapter).name
+        adapter = loop.adapter_files(name, 1)
+    wanted = [strategy for strategy in strategies if strategy in RANKED]
+    folders = {strategy: ranking_folder(loop, strategy, of.round) for strategy in wanted}
+    return of._replace(
+        ranked={s: rank_pool(loop, folders[s], RANKED[s], adapter, of.pool, of.pool.ids).items for s in wanted}
+    )
 
 
 def _materials(loop: Loop) -> Materials:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 from agents.evaluation import evaluate_split
 from agents.loop import Loop, State, stage_inputs
+from agents.ranking import RANK
 from agents.teach import train_adapter, write_rows, write_training_set
 from curriculum.bench_report import TrainingDone
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
 from curriculum.mixture import draw_pool, training_rows
 from curriculum.plan_file import APPROVED, PlanApproval, write_approval
+from curriculum.ranking import with_standings
 from curriculum.records import BASE, Message, Record
 from curriculum.round_records import Adapter, DroppedRow, TrainingRow
 from curriculum.rundir import RunDir, read_record, read_records, write_json, write_records
@@ -88,6 +90,11 @@ def run_training(loop: Loop, of: Materials, strategy: Strategy, seed: int) -> Tr
     return TrainingDone(strategy, seed, adapter, rows, grades)
 
 
+def ranking_folder(loop: Loop, strategy: Strategy, round_: int) -> Path:
+    """The stage of a bench that ranks the pool for all trainings of a strategy."""
+    return loop.run.round_stage(round_ - 1, f"{RANK}_{strategy}")
+
+
 def warm_up(loop: Loop, of: Materials) -> Adapter:
     """Trains the adapter on even rows that the strategies' profile is taken of, in the bench's own first round."""
     plan = of.config.plan.model_copy(update={"rows_per_round": of.config.bench.warm_up_rows})
@@ -101,6 +108,8 @@ def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) ->
         **{name: loop.run.outputs_hash(loop.run.stage_path(name)) for name in ("catalogue", "label", "lengths")},
         "profile": loop.run.outputs_hash(loop.run.round_stage(of.round - 1, "profile")),
     }
+    if strategy in of.ranked:
+        shared["ranking"] = loop.run.outputs_hash(ranking_folder(loop, strategy, of.round))
     if of.warm_up:
         shared["warm_up"] = loop.run.outputs_hash(loop.run.round_stage(1, "build"))
 
@@ -131,13 +140,17 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     plan, config = own.plan(of.round), strategy_config(loop.config, strategy)
     made = write_rows(loop, plan)
     used = Counter(row.example_id for row in of.warm_up)
-    drawn = draw_pool(plan, strategy_pool(strategy, of.pool), used, config.plan.max_repeats)
+    ranked = of.ranked.get(strategy)
+    scores = None if ranked is None else {r.example_id: r.score for r in ranked if r.score is not None}
+    drawn = draw_pool(plan, strategy_pool(strategy, of.pool), used, config.plan.max_repeats, scores)
     labels = {**loop.labels, **{r.example_id: r for r in made.labels}}
     settings = config.plan.uniform_floor, config.plan.allocation
     rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, taught_texts, *settings)
+    if ranked is not None:
+        rows = with_standings(rows, ranked, config.plan.rank, of.round)
     taught = [_Taught(row.id, row.history, row.question, row.targets) for row in rows]
     tokens = _tokens(loop, taught, folder / "encode.log")
-    kept = cut_to_budget(rows, tokens, of.budget, plan.seed)
+    kept = cut_to_budget(rows, tokens, of.budget, plan.seed, scores)
     if not kept:
         raise DataError(f"{folder}: strategy {strategy} has no row to train on; see dropped.jsonl and the plan")
     write_training_set(loop, folder, kept, made, _cut(rows, kept))

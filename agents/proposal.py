@@ -79,6 +79,7 @@ def gather(loop: Loop, round_: int, asked_anew: str = "") -> Proposal:
         dropped_skills=tuple(dropped),
         replay=tuple(_taught("replay", row) for row in [r for r in rows if r.origin == "replay"][:ROWS_OF_SKILL]),
         short_of_rows=drawn.shortfall,
+        ranked_by=loop.config.plan.rank,
         forecast=round_forecast(loop, plan),
         asked_anew=asked_anew,
         catalogue=loop.catalogue,

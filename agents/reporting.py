@@ -14,6 +14,7 @@ from agents.evaluation import SERVING, ask_without_gold, evaluate_split, sample_
 from agents.history import ALLOCATION, adapter_before, gate_decision, read_mastery, read_profile
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
+from agents.ranking import RANK, ranking_of
 from agents.recorded_usage import FORECAST, role_timings
 from agents.run_evidence import reproduction, run_adapters, run_failures, run_rows, run_work
 from agents.tracking import track
@@ -119,12 +120,14 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         reason = plan.stop_reason or "the approved plan was to stop"
         return records._replace(plan=plan, decision=stopped(round_, current.name, before.grades, loop.labels, reason))
     decision = gate_decision(loop, round_)
+    rows = read_records(folder("build") / "training_set.jsonl", TrainingRow)
     curves = read_json(folder("train") / "losses.json")
     return records._replace(
         decision=decision,
         grades_after=evaluate_split(loop, loop.adapter_files(state["candidate"], round_), "gate").grades,
         plan=plan,
-        rows=read_records(folder("build") / "training_set.jsonl", TrainingRow),
+        rows=rows,
+        ranking=ranking_of(folder(RANK), rows, round_),
         dropped=[r for stage in ("build", "train") for r in read_records(folder(stage) / "dropped.jsonl", DroppedRow)],
         adapter=read_record(folder("train") / "adapter.json", Adapter),
         losses=curves["losses"],

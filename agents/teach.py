@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs, write_failures
+from agents.ranking import RANK, Ranked, rank_pool
 from agents.teacher import WriteOrder
+from agents.unwanted import drop_unwanted, unwanted_inputs
 from curriculum.duplicates import SeenQuestions
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
 from curriculum.mixture import PoolDraw, draw_pool, training_rows
+from curriculum.ranking import planned_items, with_standings
 from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
 from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
@@ -25,15 +28,25 @@ def build(loop: Loop, state: State) -> State:
     """Pool rows, newly written rows and replay become the round's training set."""
     round_ = state["round"]
     earlier = earlier_outputs(loop, round_)
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), loop.run.round_stage(round_, "approve"), *earlier)
+    ranked = _ranked(loop, state)
+    read = [
+        loop.run.stage_path("label"),
+        loop.run.round_stage(round_, "approve"),
+        *earlier,
+        *(r.folder for r in ranked),
+    ]
+    inputs = stage_inputs(loop, *read) | unwanted_inputs(loop)
 
     def work(folder: Path) -> Mapping[str, Any]:
         plan = loop.plan(round_)
         made = write_rows(loop, plan)
-        drawn, rows = chosen_rows(loop, plan, made)
+        drawn, rows = chosen_rows(loop, plan, made, ranked)
+        current = loop.adapter_files(state["adapter"], state["adapter_round"])
+        kept = drop_unwanted(loop, current, rows, folder)
+        rows = kept.rows
         if not rows:
             raise DataError(f"{folder}: round {round_} has no row to train on; see dropped.jsonl and the plan")
-        write_training_set(loop, folder, rows, made)
+        write_training_set(loop, folder, rows, made, kept.dropped)
         counts = {
             "pool_rows_moved_to_other_skills": drawn.moved,
             "pool_rows_short": drawn.shortfall,
@@ -45,11 +58,17 @@ def build(loop: Loop, state: State) -> State:
     return loop.stage(loop.run.round_stage(round_, "build"), inputs, work)
 
 
-def chosen_rows(loop: Loop, plan: RoundPlan, made: "Made") -> tuple[PoolDraw, list[TrainingRow]]:
-    """What a plan draws from the pool; and with it, what was written and what is replayed, the round's training set."""
+def chosen_rows(
+    loop: Loop, plan: RoundPlan, made: "Made", ranked: Sequence[Ranked] = ()
+) -> tuple[PoolDraw, list[TrainingRow]]:
+    """What a plan draws from the pool, the best first where it is ranked, and the round's training set.
+
+    That has what was written and what is replayed besides.
+    """
     accepted = [row for r in accepted_rounds(loop, plan.round) for row in loop.new_rows(r)]
     used = Counter(row.example_id for row in accepted)
-    drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
+    scores = ranked[0].scores if ranked else None
+    drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats, scores)
     rows = training_rows(
         plan,
         drawn.draws,
@@ -61,7 +80,20 @@ def chosen_rows(loop: Loop, plan: RoundPlan, made: "Made") -> tuple[PoolDraw, li
         loop.config.plan.uniform_floor,
         loop.config.plan.allocation,
     )
+    for by in ranked:
+        rows = with_standings(rows, by.items, by.method, plan.round)
     return drawn, rows
+
+
+def _ranked(loop: Loop, state: State) -> list[Ranked]:
+    """What ranks the pool items that the round's plan can draw; empty where they are drawn at random."""
+    round_, method = state["round"], loop.config.plan.rank
+    pool = pool_index(loop)
+    candidates = planned_items(loop.plan(round_), pool)
+    if method == "random" or not candidates:
+        return []
+    adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
+    return [rank_pool(loop, loop.run.round_stage(round_, RANK), method, adapter, pool, candidates)]
 
 
 def earlier_outputs(loop: Loop, round_: int) -> list[Path]:

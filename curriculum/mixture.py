@@ -149,7 +149,9 @@ def index_pool(rows: Iterable[tuple[str, Sequence[str], int]]) -> Pool:
     return Pool([row[0] for row in columns], skills, difficulties, members)
 
 
-def draw_pool(plan: RoundPlan, pool: Pool, used: Mapping[str, int], max_repeats: int) -> PoolDraw:
+def draw_pool(
+    plan: RoundPlan, pool: Pool, used: Mapping[str, int], max_repeats: int, scores: Mapping[str, float] | None = None
+) -> PoolDraw:
     """Draws each skill's planned pool rows from its items, as evenly as integers allow, seeded.
 
     Where no cap binds, the n items of a skill with r rows get ⌊r/n⌋ or ⌈r/n⌉ each and the totals are exact;
@@ -161,17 +163,19 @@ def draw_pool(plan: RoundPlan, pool: Pool, used: Mapping[str, int], max_repeats:
         pool: from `index_pool`.
         used: example id → uses in the rows of accepted rounds; 0 where absent.
         max_repeats: most uses of one example, at least 1.
+        scores: example id → score; where only some of a skill's items get a row, the best do. None: a random sample.
     """
+    by = None if scores is None else np.array([scores.get(id_, -np.inf) for id_ in pool.ids])
     room = room_left(pool, used, max_repeats)
     drawn: Counter[tuple[str, str]] = Counter()
     moved = {}
     for part in sorted(plan.skills, key=lambda s: s.skill):
         members = pool.members.get(part.skill, NOBODY)
-        dealt = deal(members, part.pool_rows, room, random.Random(content_id([plan.seed, part.skill])))
+        dealt = deal(members, part.pool_rows, room, random.Random(content_id([plan.seed, part.skill])), by)
         drawn.update({(part.skill, pool.ids[at]): rows for at, rows in dealt.items()})
         if dealt.total() < part.pool_rows:
             moved[part.skill] = part.pool_rows - dealt.total()
-    rest = deal(np.arange(len(room)), sum(moved.values()), room, random.Random(content_id([plan.seed])))
+    rest = deal(np.arange(len(room)), sum(moved.values()), room, random.Random(content_id([plan.seed])), by)
     drawn.update({(min(pool.skills[at]), pool.ids[at]): rows for at, rows in rest.items()})
     draws = tuple(Draw(id_, skill, rows) for (skill, id_), rows in sorted(drawn.items()))
     return PoolDraw(draws, moved, shortfall=sum(moved.values()) - rest.total())
@@ -187,12 +191,15 @@ def room_left(pool: Pool, used: Mapping[str, int], max_repeats: int) -> Position
     return room
 
 
-def deal(items: Positions, rows: int, room: Positions, generator: random.Random) -> Counter[int]:
-    """Gives a row to each item with room, turn after turn, the last turn to a sample; takes the room it uses."""
+def deal(
+    items: Positions, rows: int, room: Positions, generator: random.Random, by: NDArray[np.float64] | None = None
+) -> Counter[int]:
+    """Gives a row to each item with room, turn after turn, the last turn to a sample or `by` score; takes the room."""
     dealt: Counter[int] = Counter()
     while rows and len(turn := items[room[items] > 0]):
         if rows < len(turn):
-            turn = turn[generator.sample(range(len(turn)), rows)]
+            first = generator.sample(range(len(turn)), rows) if by is None else np.argsort(-by[turn], kind="stable")
+            turn = turn[first[:rows]]
         room[turn] -= 1
         dealt.update(turn.tolist())
         rows -= len(turn)

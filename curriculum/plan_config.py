@@ -1,11 +1,17 @@
 """The config's section on plans: how a round's rows are chosen."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from curriculum.data_config import OPERATIONAL, Section
 from curriculum.round_records import Rule
+
+Ranking = Literal["random", "prism", "less", "embed_sel"]
+"""What chooses rows among the pool items of one skill."""
+PreferenceWeight = Literal["pi", "1-pi", "uniform"]
+"""What a pair of answers counts in PRISM's target direction: see `influence.preference_weight`."""
 
 
 class MasteryConfig(Section):
@@ -21,11 +27,41 @@ class MasteryConfig(Section):
     slip_weight: int = Field(default=2, ge=1, description="what a failure counts of a skill that was mastered before")
 
 
+class LessConfig(Section):
+    """The warm-up and the features of `rank: less`."""
+
+    warm_up_share: float = Field(default=0.05, gt=0, le=1, description="share of the pool, drawn at random")
+    epochs: int = Field(default=4, ge=1, le=100, description="of the warm-up; gradients are compared after each")
+    dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        le=65536,
+        description="that gradients are projected to, 8192 in the paper; null compares them as they are",
+    )
+
+
+class UnwantedConfig(Section):
+    """A behaviour that no row shall teach, as pairs of answers."""
+
+    pairs: Path = Field(description="JSONL file: `question`, `wanted`, `unwanted`")
+    drop_share: float = Field(
+        default=0.05, gt=0, lt=1, description="most of a training set's rows that are dropped, the worst first"
+    )
+
+
 class PlanConfig(Section):
     """How a round's rows are chosen."""
 
     rows_per_round: int = Field(gt=0, le=10_000_000, description="new rows each round")
     allocation: Rule = Field(default="even", description="what splits the new rows over skills that are missing")
+    rank: Ranking = Field(default="random", description="which pool items of a skill come first")
+    prism_weight: PreferenceWeight = Field(
+        default="pi", description="what a failure counts by how far the right answer is preferred already"
+    )
+    less: LessConfig = LessConfig()
+    unwanted: UnwantedConfig | None = Field(
+        default=None, description="drops the rows whose gradients push towards unwanted answers (PRISM, turned round)"
+    )
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
     max_repeats: int = Field(default=4, ge=1, description="most uses of one example in a training set")

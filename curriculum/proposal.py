@@ -12,6 +12,7 @@ from pydantic import Field
 from curriculum.approval import decision_faults
 from curriculum.mastery import MasteryState
 from curriculum.plan import check_edited
+from curriculum.plan_config import Ranking
 from curriculum.plan_file import PlanApproval
 from curriculum.records import Part, Rate, Record, SkillCatalogue
 from curriculum.round_records import RoundPlan, SkillPlan
@@ -75,6 +76,7 @@ class Proposal(Record):
     dropped_skills: tuple[str, ...] = Field(description="skills that a person dropped from the catalogue")
     replay: tuple[SampleRow, ...] = Field(description="a few of the rows of earlier rounds that are taught again")
     short_of_rows: int = Field(ge=0, description="planned pool rows that the whole pool cannot hold")
+    ranked_by: Ranking = Field(default="random", description="what will choose among the pool items of a skill")
     forecast: RoundForecast
     asked_anew: str = Field(default="", description="why a decision of another run does not hold here; empty: none")
     catalogue: SkillCatalogue

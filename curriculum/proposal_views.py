@@ -97,6 +97,11 @@ def sample_words(proposal: Proposal) -> list[str]:
         "are a few of each skill's, by their ids; an edit of the rows draws anew. Which of a skill's rows count as the "
         "uniform floor's is settled once all rows are there."
     ]
+    if proposal.ranked_by != "random":
+        said = [
+            f"Pool rows are a few of each skill's, at random: plan.rank {proposal.ranked_by} ranks a skill's items "
+            "once the plan is approved, and then the best of them are taught."
+        ]
     if proposal.plan.written_rows and proposal.teacher == "offline":
         said.append(
             "Generated rows are made by the plan's seed, one for each skill and difficulty: they will be made again, "

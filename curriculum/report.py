@@ -14,6 +14,7 @@ from curriculum.approval import PlanDecision
 from curriculum.control import ControlReport
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
+from curriculum.ranking import RankingReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.report_items import FailedItems
 from curriculum.report_origin import AdapterReport, Reproduction, Work
@@ -190,6 +191,11 @@ class RoundReport(GateDecision):
     )
     mastery: Mastery | None = Field(
         default=None, description="each skill's state by the probe answers before this round's teaching"
+    )
+    ranking: RankingReport | None = Field(
+        default=None,
+        description="what ranked the pool rows inside each skill, with plan.rank",
+        exclude_if=lambda value: value is None,
     )
     mixture: tuple[MixtureCell, ...]
     dropped: tuple[DroppedCount, ...]

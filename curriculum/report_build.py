@@ -15,6 +15,7 @@ from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.mastery import Mastery
 from curriculum.mixture import apportion
+from curriculum.ranking import RankingReport
 from curriculum.records import Diagnosis, Example, Grade, Rate, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import (
     ArmRates,
@@ -76,6 +77,7 @@ class RoundRecords(NamedTuple):
     allocation: Allocation | None = None
     mastery: Mastery | None = None
     control: ControlReport | None = None
+    ranking: RankingReport | None = None
     rows: Sequence[TrainingRow] = ()
     dropped: Sequence[DroppedRow] = ()
     adapter: Adapter | None = None
@@ -111,6 +113,7 @@ def round_report(
         allocation=records.allocation,
         mastery=records.mastery,
         control=records.control,
+        ranking=records.ranking,
         mixture=_mixture(records.rows),
         dropped=_dropped(records.dropped),
         training=_training(records, records.adapter) if records.adapter else None,

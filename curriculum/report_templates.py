@@ -11,6 +11,7 @@ from curriculum import (
     report_details,
     report_evidence,
     report_probe,
+    report_ranking,
     report_skills,
     report_words,
     teacher_words,
@@ -37,5 +38,6 @@ def templates(finalize: Callable[[Any], Any]) -> Environment:
         "skills": report_skills,
         "cost": report_cost,
         "details": report_details,
+        "ranking": report_ranking,
     }
     return made

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curriculum import report_allocation, report_evidence, report_probe, teacher_words
+from curriculum import report_allocation, report_evidence, report_probe, report_ranking, teacher_words
 from curriculum import report_words as words
 from curriculum.errors import UserError
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings
@@ -116,7 +116,12 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
     if round_.retention:
         parts.append(_skill_table("Retention set, p one-sided", report_evidence.retention_rows(round_)))
     changed = f"Changed after the rollback: {round_.plan.changed}" if round_.plan and round_.plan.changed else ""
-    parts += _said(report_evidence.retention_words(round_), teacher_words.plan_words(round_), changed)
+    parts += _said(
+        report_evidence.retention_words(round_),
+        teacher_words.plan_words(round_),
+        report_ranking.ranking_words(round_),
+        changed,
+    )
     if round_.probe or round_.mixture:
         parts.append(_work_table(report, round_))
     parts += _said(report_evidence.mastery_words(round_), report_evidence.replay_words(round_))

@@ -9,7 +9,7 @@ evaluates nothing.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
-from math import ceil
+from math import ceil, inf
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -19,6 +19,8 @@ from curriculum.config import Config
 from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import make_plan
+from curriculum.plan_config import Ranking
+from curriculum.ranking import RankedExample
 from curriculum.records import SkillCatalogue, content_id
 from curriculum.round_records import RoundPlan, TrainingRow
 from curriculum.rows import printable
@@ -32,6 +34,9 @@ Strategy = Literal[
     "hard",
     "learnability",
     "ega",
+    "prism",
+    "less",
+    "embed_sel",
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 ALWAYS: tuple[Strategy, ...] = ("uniform", "uniform_again")
@@ -47,7 +52,12 @@ SAID: Mapping[Strategy, str] = {
     "hard": "pool rows, even over the skills, from the hardest third of each",
     "learnability": "pool rows by p(1 − p) of parsed answers, over the uniform floor",
     "ega": "pool rows by expected gain, over the uniform floor",
+    "prism": "pool rows, even over the skills, those first whose gradient turns wrong answers right (PRISM)",
+    "less": "pool rows, even over the skills, those first whose Adam step is like the failures' gradients (LESS)",
+    "embed_sel": "pool rows, even over the skills, those first that are nearest to failed questions",
 }
+RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_sel": "embed_sel"}
+"""Strategies that rank the pool items inside a skill, by what."""
 HARD_SHARE = Fraction(1, 3)
 """Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
 MATH the hard ones, as STAT's baseline MATH-Hard has it."""
@@ -79,7 +89,8 @@ def parse_strategies(text: str) -> tuple[Strategy, ...]:
 def strategy_config(config: Config, strategy: Strategy) -> Config:
     """The config of a strategy's one round: everything but what chooses the rows is the bench's."""
     change: dict[str, Any] = {"allocation": "failures", "write_share": 0.0, "replay_rows": None, "by": "rule"}
-    if strategy in ("uniform", "uniform_again", "hard", "generated_uniform"):
+    change["rank"] = RANKED.get(strategy, "random")
+    if strategy in ("uniform", "uniform_again", "hard", "generated_uniform", *RANKED):
         change["uniform_floor"] = 1.0
     if strategy in WRITTEN:
         change["write_share"] = 1.0
@@ -164,6 +175,8 @@ class Materials(NamedTuple):
     """Pool example → training tokens, all epochs."""
     warm_up: Sequence[TrainingRow] = ()
     """Rows that every training has besides its own."""
+    ranked: Mapping[Strategy, Sequence[RankedExample]] = {}
+    """The pool items as the strategies that rank them have them: the same for all of its trainings."""
 
     @property
     def round(self) -> int:
@@ -205,7 +218,13 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     return planned(wider).model_copy(update={"seed": own_seed})
 
 
-def cut_to_budget(rows: Sequence[TrainingRow], tokens: Mapping[str, int], budget: int, seed: int) -> list[TrainingRow]:
+def cut_to_budget(
+    rows: Sequence[TrainingRow],
+    tokens: Mapping[str, int],
+    budget: int,
+    seed: int,
+    scores: Mapping[str, float] | None = None,
+) -> list[TrainingRow]:
     """New rows, in even turns over their skills, up to the point nearest to the budget of tokens; sorted by id.
 
     Replayed rows are kept, whatever they cost.
@@ -217,10 +236,12 @@ def cut_to_budget(rows: Sequence[TrainingRow], tokens: Mapping[str, int], budget
         tokens: row id → training tokens, all epochs.
         budget: tokens wanted; more than the rows have keeps all.
         seed: shuffles the rows within a skill.
+        scores: example id → score: a skill's best rows come first, ties shuffled.
     """
     of_skill: defaultdict[str, list[TrainingRow]] = defaultdict(list)
     replayed = [row for row in rows if row.origin == "replay"]
-    for row in sorted(rows, key=lambda row: content_id([seed, row.id])):
+    by = scores or {}
+    for row in sorted(rows, key=lambda row: (-by.get(row.example_id, -inf), content_id([seed, row.id]))):
         if row.origin != "replay":
             of_skill[row.skill].append(row)
     turns = sorted(

@@ -9,13 +9,28 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
+import numpy as np
+
+from curriculum.neighbours import Vectors
 from curriculum.records import Example, Sampling, StudentAnswer, content_id
 from curriculum.round_records import TrainingRow
 from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import (
+    AdapterFiles,
+    Encoded,
+    Influence,
+    Piece,
+    Progress,
+    Prompt,
+    Target,
+    TrainingResult,
+    TrainingSettings,
+)
 
 ROWS_TO_HALF = 30
 """Rows of a skill after which the fake answers half of what it could not."""
+WORD_PLACES = 64
+"""Dimensions of the fake's embeddings."""
 
 
 class FakeStudent:
@@ -84,6 +99,37 @@ class FakeStudent:
                 if answer.id not in finished:
                     yield answer
 
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """How often each word of the question occurs, in as many places as hashes of words fall into."""
+        vectors = np.zeros((len(prompts), WORD_PLACES), np.float32)
+        for row, prompt in enumerate(prompts):
+            for word in prompt.messages[-1].content.split():
+                vectors[row, int(content_id(word, 8), 16) % WORD_PLACES] += 1
+        return vectors
+
+    def influence(
+        self,
+        candidates: Sequence[tuple[Prompt, Sequence[str]]],
+        targets: Sequence[Target],
+        how: Influence,
+        adapter: AdapterFiles,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, float]:
+        """The largest share of words that a candidate has in common with a target's question and right answer.
+
+        Where there are wrong answers, less the same with these: so a row that teaches one is the worse for it.
+        """
+        scores = {}
+        for prompt, texts in candidates:
+            own = _words(prompt, texts[0])
+            scores[prompt.example_id] = max(
+                _overlap(own, _words(t.prompt, t.right)) - (_overlap(own, _words(t.prompt, t.wrong)) if t.wrong else 0)
+                for t in targets
+            )
+            progress(Progress(len(scores), len(candidates), how.method))
+        return scores
+
     def serving(self) -> None:
         """Nothing: there is no server."""
         return None
@@ -118,3 +164,11 @@ class FakeStudent:
             dropped=(),
             gradient_norms=(0.5,),
         )
+
+
+def _words(prompt: Prompt, text: str) -> set[str]:
+    return {*prompt.messages[-1].content.split(), *text.split()}
+
+
+def _overlap(one: set[str], other: set[str]) -> float:
+    return len(one & other) / len(one | other)

@@ -6,8 +6,10 @@ Three implementations: `student.local.LocalStudent` (a real model, in subprocess
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from curriculum.neighbours import Vectors
+from curriculum.plan_config import LessConfig, PreferenceWeight
 from curriculum.records import Arm, Message, Sampling, StudentAnswer
 from curriculum.round_records import Serving, TrainingRow
 
@@ -37,6 +39,24 @@ class TrainingSettings(NamedTuple):
     """The folder of the adapter to go on from; none for a fresh one."""
     steps: int | None = None
     """Optimizer steps, where they are given: the last batches are left out, or the first ones taken again."""
+
+
+class Target(NamedTuple):
+    """A failed question with its right answer and, where a method needs it, the student's own wrong one."""
+
+    prompt: Prompt
+    right: str
+    wrong: str | None
+    skills: tuple[str, ...]
+
+
+class Influence(NamedTuple):
+    """How candidates are scored by their gradients: see `student.influence` and `student.gradient_similarity`."""
+
+    method: Literal["prism", "less"]
+    weight: PreferenceWeight
+    less: LessConfig
+    seed: int
 
 
 class Progress(NamedTuple):
@@ -119,6 +139,44 @@ class Student(Protocol):
         told apart by their sample index, each with the entropy at its first token; without, one and no entropy.
 
         Raises:
+            OutOfMemory: memory ran out, or the system killed the student; the message says what to change.
+        """
+        ...
+
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """Where the prompts' questions lie in the student's own space, `prompts × dimensions`, in the order given.
+
+        Each is the mean of the question's hidden states, of length 1.
+
+        Raises:
+            OutOfMemory: memory ran out, or the system killed the student; the message says what to change.
+        """
+        ...
+
+    def influence(
+        self,
+        candidates: Sequence[tuple[Prompt, Sequence[str]]],
+        targets: Sequence[Target],
+        how: Influence,
+        adapter: AdapterFiles,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, float]:
+        """How far training on each candidate would help with the targets, by id: higher is more helpful.
+
+        Args:
+            candidates: prompts with the texts that they may be taught, the first that fits being taken.
+            targets: at least one; PRISM needs the wrong answer of each.
+            how: the method with its settings.
+            adapter: whose gradients they are.
+            log: of the worker.
+            progress: told how many candidates are read.
+
+        Returns:
+            No score for a candidate that is too long to be trained on.
+
+        Raises:
+            UserError: no target or candidate fits, or this base has no gradients of single rows.
             OutOfMemory: memory ran out, or the system killed the student; the message says what to change.
         """
         ...

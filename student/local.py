@@ -8,14 +8,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
-from curriculum.errors import OutOfMemory, TrainingError
+import numpy as np
+
+from curriculum.errors import OutOfMemory, TrainingError, UserError
+from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import (
+    AdapterFiles,
+    Encoded,
+    Influence,
+    Piece,
+    Progress,
+    Prompt,
+    Target,
+    TrainingResult,
+    TrainingSettings,
+)
 from student.subprocess_job import Event, Worker
 
 
@@ -89,14 +102,83 @@ class LocalStudent:
             "finished": sorted(finished),
             "signals": samples is not None,
         }
+        for event in self._inferred(job, log, "answering"):
+            blank, _ = blanks[event.pop("id")]
+            yield StudentAnswer.model_validate(blank.model_dump() | event)
+
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """The mean hidden state of each prompt's question, of length 1; see `student.embeddings`.
+
+        Raises:
+            UserError: the base model cannot be had or used.
+            StudentError: the worker died.
+            OutOfMemory: with what to lower.
+        """
+        job = self._job("embed") | {
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "batch_size": self._config.batch_size,
+            "prompts": [{"id": at, "messages": [m.model_dump() for m in p.messages]} for at, p in enumerate(prompts)],
+        }
+        vectors = {event["id"]: event["vector"] for event in self._inferred(job, log, "embedding")}
+        return np.array([vectors[at] for at in range(len(prompts))], np.float32)
+
+    def influence(
+        self,
+        candidates: Sequence[tuple[Prompt, Sequence[str]]],
+        targets: Sequence[Target],
+        how: Influence,
+        adapter: AdapterFiles,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, float]:
+        """How far training on each candidate would help with the targets, by id; see `student.ranking_worker`.
+
+        Raises:
+            UserError: no target or candidate fits, the warm-up of LESS diverged, or this base has no gradients of
+                single rows.
+            StudentError: the worker died.
+            OutOfMemory: with what to lower.
+        """
+        job = self._job("influence") | {
+            "base_name": self.base_name,
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "training": self._training.model_dump(),
+            "seed": how.seed,
+            "method": how.method,
+            "weight": how.weight,
+            "less": how.less.model_dump(),
+            "candidates": [
+                {"id": prompt.example_id, "messages": _plain(prompt), "targets": list(texts)}
+                for prompt, texts in candidates
+            ],
+            "failures": [
+                {"messages": _plain(t.prompt), "right": t.right, "wrong": t.wrong, "skills": t.skills} for t in targets
+            ],
+        }
+        scores: dict[str, float] = {}
         try:
             for event in self._worker.run(job, log):
-                blank, _ = blanks[event.pop("id")]
-                yield StudentAnswer.model_validate(blank.model_dump() | event)
+                if "scores" in event:
+                    scores = event["scores"]
+                else:
+                    progress(Progress(event["done"], event["total"], how.method))
+        except TrainingError as error:
+            raise UserError(f"plan.rank {how.method}: {error}") from None
+        except OutOfMemory as error:
+            keys = {name: getattr(self._training, name) for name in ("batch_tokens", "max_length", "rank")}
+            raise OutOfMemory(
+                f"memory ran out while ranking rows: {error}\n{self._advice('training', keys)}, or rank at random"
+            ) from None
+        return scores
+
+    def _inferred(self, job: Event, log: Path, doing: str) -> Iterator[Event]:
+        """A job's events, with advice where memory runs out."""
+        try:
+            yield from self._worker.run(job, log)
         except OutOfMemory as error:
             keys = {"batch_size": self._config.batch_size, "max_new_tokens": self._config.max_new_tokens}
             raise OutOfMemory(
-                f"memory ran out while answering: {error}\n{self._advice('student', keys)}. They are the run's "
+                f"memory ran out while {doing}: {error}\n{self._advice('student', keys)}. They are the run's "
                 "identity: start a new run with --set KEY=VALUE. If other programs took the memory: tutelage resume RUN"
             ) from None
 
@@ -178,6 +260,10 @@ class LocalStudent:
             "targets": row.targets,
             "weight": row.weight,
         }
+
+
+def _plain(prompt: Prompt) -> list[Event]:
+    return [m.model_dump() for m in prompt.messages]
 
 
 Blanks = Mapping[str, tuple[StudentAnswer, Prompt]]

@@ -137,16 +137,17 @@ def fit(
     rank: int = 0,
     ranks: int = 1,
     steps: int | None = None,
+    optimizer: Any = None,
 ) -> Iterator[Event]:
     """Trains the adapter of a model in place; yields `step`, `total`, `loss` and `gradient_norm` after each.
+
+    The optimizer is made here, unless the caller wants to look into it.
 
     Every one of `ranks` processes draws the same batches; of the rows of each, which are in order of length, one takes
     every `ranks`-th.
     """
-    import torch
-
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=training.weight_decay, fused=True)
+    optimizer = optimizer or adam(model, training)
     batches = seeded_batches(data, training, seed, steps)
     losses: list[float] = []
     model.train()
@@ -159,6 +160,14 @@ def fit(
         losses.append(loss)
         stop_if_diverged(losses)
         yield {"step": step + 1, "total": len(batches), "loss": loss, "gradient_norm": norm}
+
+
+def adam(model: Any, training: TrainingConfig) -> Any:
+    """The optimizer of an adapter's weights."""
+    import torch
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(parameters, lr=0.0, weight_decay=training.weight_decay, fused=True)
 
 
 def _step(

@@ -16,13 +16,23 @@ from secrets import token_hex
 from typing import Literal
 
 from curriculum.errors import StudentError, UserError
+from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import Canary, Serving, TrainingRow
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import cache_folder, file_sha256
 from student.canary import require_same
-from student.interface import AdapterFiles, Encoded, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import (
+    AdapterFiles,
+    Encoded,
+    Influence,
+    Progress,
+    Prompt,
+    Target,
+    TrainingResult,
+    TrainingSettings,
+)
 from student.local import LocalStudent, blank_answers, prompt_events
 from student.subprocess_job import Event, Worker
 from student.vllm_main import installed
@@ -143,18 +153,39 @@ class VllmStudent:
         progress: Callable[[Progress], None],
     ) -> TrainingResult:
         """Trains as `LocalStudent` does, with the memory of a server of our own free for it."""
-        if self._server is not None and self._server.can_sleep and self._server.is_alive():
-            self._forget()
-            self._server.sleep()
-        else:
-            self._stop_server()
+        self._free_memory()
         return self._local.train(rows, settings, folder, log, progress)
+
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """As `LocalStudent` does, with the memory of a server of our own free for it."""
+        self._free_memory()
+        return self._local.embed(prompts, adapter, log)
+
+    def influence(
+        self,
+        candidates: Sequence[tuple[Prompt, Sequence[str]]],
+        targets: Sequence[Target],
+        how: Influence,
+        adapter: AdapterFiles,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, float]:
+        """As `LocalStudent` does, with the memory of a server of our own free for it: no server gives gradients."""
+        self._free_memory()
+        return self._local.influence(candidates, targets, how, adapter, log, progress)
 
     def close(self) -> None:
         """Ends worker and server; one that was running before goes on."""
         self._stop_server()
         self._worker.close()
         self._local.close()
+
+    def _free_memory(self) -> None:
+        if self._server is not None and self._server.can_sleep and self._server.is_alive():
+            self._forget()
+            self._server.sleep()
+        else:
+            self._stop_server()
 
     def _serve(self, adapter: AdapterFiles, prompts: list[Event], log: Path) -> None:
         """Has a server answer with this adapter, and makes sure that it does."""

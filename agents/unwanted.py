@@ -1,0 +1,73 @@
+"""Finds and drops the rows of a training set that push the student towards an unwanted behaviour."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.loop import Loop
+from curriculum.round_records import DroppedRow, TrainingRow
+from curriculum.rundir import file_hash, write_records
+from curriculum.unwanted import read_pairs, suspects, without_suspects
+from student.chat_format import prompt_messages
+from student.interface import AdapterFiles, Influence, Prompt, Target
+
+SUSPECTS = "suspects.jsonl"
+"""In the folder of a build: every row by how far it pushes towards the unwanted answers."""
+
+
+class Kept(NamedTuple):
+    """The rows that stay, and those that do not."""
+
+    rows: list[TrainingRow]
+    dropped: list[DroppedRow]
+
+
+def unwanted_inputs(loop: Loop) -> dict[str, str]:
+    """What a stage that drops rows depends on, besides the rows; empty where none are dropped."""
+    unwanted = loop.config.plan.unwanted
+    if unwanted is None:
+        return {}
+    read_pairs(unwanted.pairs)
+    return {"unwanted": file_hash(unwanted.pairs), "base": loop.base_hash, "prompt": loop.prompt.hash}
+
+
+def drop_unwanted(loop: Loop, adapter: AdapterFiles, rows: Sequence[TrainingRow], folder: Path) -> Kept:
+    """The rows without those that `plan.unwanted` drops; writes into the folder how all of them scored.
+
+    Args:
+        loop: of the run.
+        adapter: the current one, whose gradients are looked at.
+        rows: a training set, replay included.
+        folder: of the stage that builds it.
+
+    Raises:
+        UserError: the pairs file cannot be used, or no row or pair fits.
+    """
+    unwanted, plan = loop.config.plan.unwanted, loop.config.plan
+    if unwanted is None or not rows:
+        return Kept(list(rows), [])
+
+    def prompt(id_: str, row: TrainingRow) -> Prompt:
+        return Prompt(id_, "plain", prompt_messages(loop.prompt.text, row.history, row.question))
+
+    targets = [
+        Target(
+            Prompt(str(at), "plain", prompt_messages(loop.prompt.text, (), pair.question)),
+            right=pair.unwanted,
+            wrong=pair.wanted,
+            skills=("unwanted",),
+        )
+        for at, pair in enumerate(read_pairs(unwanted.pairs))
+    ]
+    loop.check_stop()
+    scores = loop.student.influence(
+        [(prompt(row.id, row), row.targets) for row in rows],
+        targets,
+        Influence("prism", plan.prism_weight, plan.less, loop.config.seed),
+        adapter,
+        folder / "unwanted.log",
+        lambda p: loop.progress("looking for unwanted rows", p),
+    )
+    found = suspects(rows, scores, unwanted.drop_share)
+    write_records(folder / SUSPECTS, found)
+    return Kept(*without_suspects(rows, found))
