@@ -119,7 +119,7 @@ def run_work(run: RunDir, rounds: Sequence[RoundReport], config: Config) -> Work
             of_control = read_record(control, Adapter).rows if control.exists() else 0
             rows += epochs * (round_.training.rows + of_control)
     return Work(
-        answers=sum(_lines(path) for path in run.stage_path("answers").glob("*/*/answers.jsonl")),
+        all_answers=sum(_lines(path) for path in run.stage_path("answers").glob("*/*/answers.jsonl")),
         rows=rows,
         forecast_answers=expected.answers,
         forecast_rows=expected.training_rows,

@@ -28,7 +28,7 @@ def forecast_rows(report: RunReport, timings: Timings) -> list[tuple[str, str, s
     waits = ", the teacher's not counted" if report.teaching else ""
     took = sum(t.seconds for t in timings.stages)
     return [
-        ("Student answers", f"at most {work.forecast_answers:,}", f"{work.answers:,}"),
+        ("Student answers", f"at most {work.forecast_answers:,}", f"{work.all_answers:,}"),
         ("Rows through training", f"at most {work.forecast_rows:,}", f"{work.rows:,}"),
         (
             "Time in all stages",

@@ -37,7 +37,7 @@ class AdapterReport(Part):
 class Work(Part):
     """What was forecast from the config alone, every adapter accepted, and what the run did."""
 
-    answers: int = Field(description="the student's answers that were graded, of every adapter and split")
+    all_answers: int = Field(description="the student's answers that were graded, of every adapter and split")
     rows: int = Field(description="rows that went through training, all epochs, controls included")
     forecast_answers: int = Field(description="the most there can be")
     forecast_rows: int = Field(description="the most there can be")

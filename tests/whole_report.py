@@ -71,7 +71,7 @@ def whole_report(items: int = 30) -> RunReport:
             "failed": _failed(items),
             "taught": (_taught(),),
             "adapters": _adapters(),
-            "work": Work(answers=9, rows=4, forecast_answers=12, forecast_rows=8, forecast_minutes=(1, 2)),
+            "work": Work(all_answers=9, rows=4, forecast_answers=12, forecast_rows=8, forecast_minutes=(1, 2)),
             "reproduction": Reproduction(
                 commands=("git checkout 0", "tutelage run x"),
                 python="3.11",
