@@ -7,7 +7,6 @@ batches depends on the prompts alone, so an interrupted evaluation goes on to th
 
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from curriculum.records import Message, Sampling
 from student.chat_format import encode_prompt, pad_id, stop_ids
 from student.decoding import decode, read_prefix
 from student.key_values import use_grouped_attention
-from student.loading import here, load_base
+from student.loading import load_student
 from student.signals import top_entropy
 from student.subprocess_job import Event, is_out_of_memory, sample_ids
 
@@ -38,10 +37,7 @@ def answer(job: Event) -> Iterator[Event]:
     Raises:
         UserError: the model is of a kind that this engine cannot serve.
     """
-    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here())
-    if job["adapter"]:
-        model = _merge(model, job["adapter"])
-    model.train(False)
+    model, tokenizer = load_student(job)
     use_grouped_attention(model)
     sampling = Sampling.model_validate(job["sampling"])
     stops = stop_ids(tokenizer, model.generation_config.eos_token_id)
@@ -77,12 +73,6 @@ def partition(prompts: Sequence[EncodedPrompt], batch_size: int) -> list[list[En
     """Batches of prompts of like length, the longest first: whatever a batch costs, later ones cost less."""
     ordered = sorted(prompts, key=lambda p: (-len(p.input_ids), p.id))
     return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
-
-
-def _merge(model: Any, adapter: str) -> Any:
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()
 
 
 def _answer(prompt: EncodedPrompt, tokens: list[int], stops: Sequence[int], tokenizer: Any) -> Event:

@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
+import numpy as np
+
+from curriculum.neighbours import Vectors
 from curriculum.records import Example, Sampling, StudentAnswer, content_id
 from curriculum.round_records import TrainingRow
 from student.chat_format import prompt_messages
@@ -16,6 +19,8 @@ from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, Tr
 
 ROWS_TO_HALF = 30
 """Rows of a skill after which the fake answers half of what it could not."""
+WORD_PLACES = 64
+"""Dimensions of the fake's embeddings."""
 
 
 class FakeStudent:
@@ -83,6 +88,14 @@ class FakeStudent:
                 )
                 if answer.id not in finished:
                     yield answer
+
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """How often each word of the question occurs, in as many places as hashes of words fall into."""
+        vectors = np.zeros((len(prompts), WORD_PLACES), np.float32)
+        for row, prompt in enumerate(prompts):
+            for word in prompt.messages[-1].content.split():
+                vectors[row, int(content_id(word, 8), 16) % WORD_PLACES] += 1
+        return vectors
 
     def serving(self) -> None:
         """Nothing: there is no server."""

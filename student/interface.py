@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from curriculum.neighbours import Vectors
 from curriculum.records import Arm, Message, Sampling, StudentAnswer
 from curriculum.round_records import Serving, TrainingRow
 
@@ -117,6 +118,16 @@ class Student(Protocol):
         The partition of `prompts` into batches does not depend on `finished`, so an interrupted
         evaluation gives the same texts as an undisturbed one. With `samples` there are so many answers to each prompt,
         told apart by their sample index, each with the entropy at its first token; without, one and no entropy.
+
+        Raises:
+            OutOfMemory: memory ran out, or the system killed the student; the message says what to change.
+        """
+        ...
+
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """Where the prompts' questions lie in the student's own space, `prompts × dimensions`, in the order given.
+
+        Each is the mean of the question's hidden states, of length 1.
 
         Raises:
             OutOfMemory: memory ran out, or the system killed the student; the message says what to change.

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from curriculum.errors import OutOfMemory, TrainingError
+from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
 from curriculum.student_config import StudentConfig
@@ -89,14 +92,34 @@ class LocalStudent:
             "finished": sorted(finished),
             "signals": samples is not None,
         }
+        for event in self._inferred(job, log, "answering"):
+            blank, _ = blanks[event.pop("id")]
+            yield StudentAnswer.model_validate(blank.model_dump() | event)
+
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """The mean hidden state of each prompt's question, of length 1; see `student.embeddings`.
+
+        Raises:
+            UserError: the base model cannot be had or used.
+            StudentError: the worker died.
+            OutOfMemory: with what to lower.
+        """
+        job = self._job("embed") | {
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "batch_size": self._config.batch_size,
+            "prompts": [{"id": at, "messages": [m.model_dump() for m in p.messages]} for at, p in enumerate(prompts)],
+        }
+        vectors = {event["id"]: event["vector"] for event in self._inferred(job, log, "embedding")}
+        return np.array([vectors[at] for at in range(len(prompts))], np.float32)
+
+    def _inferred(self, job: Event, log: Path, doing: str) -> Iterator[Event]:
+        """A job's events, with advice where memory runs out."""
         try:
-            for event in self._worker.run(job, log):
-                blank, _ = blanks[event.pop("id")]
-                yield StudentAnswer.model_validate(blank.model_dump() | event)
+            yield from self._worker.run(job, log)
         except OutOfMemory as error:
             keys = {"batch_size": self._config.batch_size, "max_new_tokens": self._config.max_new_tokens}
             raise OutOfMemory(
-                f"memory ran out while answering: {error}\n{self._advice('student', keys)}. They are the run's "
+                f"memory ran out while {doing}: {error}\n{self._advice('student', keys)}. They are the run's "
                 "identity: start a new run with --set KEY=VALUE. If other programs took the memory: tutelage resume RUN"
             ) from None
 

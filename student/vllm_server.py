@@ -80,6 +80,7 @@ class Server:
         self.can_sleep = socket_path(url) is not None
         self.slept = False
         """Whether it ever did: what it answers with is then doubtful."""
+        self._asleep = False
         self._process = process
         self._log = log
         self._start = start
@@ -111,13 +112,18 @@ class Server:
             return any(sign.encode() in file.read() for sign in PORT_TAKEN)
 
     def sleep(self) -> None:
-        """Has it give back its GPU's memory: weights wait in the machine's own, keys and values are dropped."""
-        self.slept = True
-        self._tell("/sleep?level=1&mode=wait")
+        """Has it give back its GPU's memory: weights wait in the machine's own, keys and values are dropped.
+
+        A server that sleeps goes on sleeping.
+        """
+        if not self._asleep:
+            self.slept = self._asleep = True
+            self._tell("/sleep?level=1&mode=wait")
 
     def wake(self) -> None:
         """Has it take its memory again; a server that is awake stays so."""
         self._tell("/wake_up")
+        self._asleep = False
 
     def _tell(self, path: str) -> None:
         import httpx2

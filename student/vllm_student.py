@@ -16,6 +16,7 @@ from secrets import token_hex
 from typing import Literal
 
 from curriculum.errors import StudentError, UserError
+from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import Canary, Serving, TrainingRow
 from curriculum.student_config import StudentConfig
@@ -143,18 +144,26 @@ class VllmStudent:
         progress: Callable[[Progress], None],
     ) -> TrainingResult:
         """Trains as `LocalStudent` does, with the memory of a server of our own free for it."""
-        if self._server is not None and self._server.can_sleep and self._server.is_alive():
-            self._forget()
-            self._server.sleep()
-        else:
-            self._stop_server()
+        self._free_memory()
         return self._local.train(rows, settings, folder, log, progress)
+
+    def embed(self, prompts: Sequence[Prompt], adapter: AdapterFiles, log: Path) -> Vectors:
+        """As `LocalStudent` does, with the memory of a server of our own free for it."""
+        self._free_memory()
+        return self._local.embed(prompts, adapter, log)
 
     def close(self) -> None:
         """Ends worker and server; one that was running before goes on."""
         self._stop_server()
         self._worker.close()
         self._local.close()
+
+    def _free_memory(self) -> None:
+        if self._server is not None and self._server.can_sleep and self._server.is_alive():
+            self._forget()
+            self._server.sleep()
+        else:
+            self._stop_server()
 
     def _serve(self, adapter: AdapterFiles, prompts: list[Event], log: Path) -> None:
         """Has a server answer with this adapter, and makes sure that it does."""

@@ -10,6 +10,7 @@ import torch  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
 from student.data_parallel import train_parallel
+from student.embeddings import embed
 from student.engine_worker import answer
 from student.loading import check, encode
 from student.subprocess_job import Event, serve
@@ -18,7 +19,14 @@ from student.train_worker import train
 
 def work(job: Event) -> Iterator[Event]:
     """Does a job: `do` says which."""
-    jobs = {"answer": answer, "check": check, "encode": encode, "train": train, "train_parallel": train_parallel}
+    jobs = {
+        "answer": answer,
+        "check": check,
+        "embed": embed,
+        "encode": encode,
+        "train": train,
+        "train_parallel": train_parallel,
+    }
     return jobs[job["do"]](job)
 
 
