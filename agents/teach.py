@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.demonstrations import read_shots, write_demonstrations, write_weights
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs, write_failures
 from agents.teacher import WriteOrder
@@ -15,7 +16,7 @@ from curriculum.extraction import taught_texts
 from curriculum.mixture import PoolDraw, draw_pool, training_rows
 from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
-from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
+from curriculum.rundir import file_hash, read_records, record_cost, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
 from curriculum.teacher_records import TeacherFailure
 from student.interface import Progress, TrainingResult, TrainingSettings
@@ -82,7 +83,7 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     """New examples as the plan orders them."""
     if not plan.written_rows:
         return Made([], [], [], [])
-    held_out = loop.held_out()
+    held_out = [*loop.held_out(), *(loop.examples[id_] for id_ in sorted(loop.holdout))]
     seen, taken = SeenQuestions(), set[str]()
 
     def remember(examples: Iterable[Example]) -> None:
@@ -95,7 +96,7 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     for r in range(1, plan.round):
         remember(read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example))
     held_out_ids = {e.id for e in held_out}
-    pool = loop.split("pool")
+    pool = [e for e in loop.split("pool") if e.id not in loop.holdout]
     written: list[tuple[Example, str]] = []
     labels: dict[str, SkillLabel] = {}
     dropped: list[DroppedRow] = []
@@ -147,6 +148,7 @@ def write_training_set(
     write_records(folder / "dropped.jsonl", [*made.dropped, *cut])
     write_failures(folder, made.failures)
     write_records(folder / "training_set.jsonl", rows)
+    write_demonstrations(loop, folder, rows)
 
 
 def train(loop: Loop, state: State) -> State:
@@ -198,6 +200,9 @@ def fit_adapter(
             shutil.rmtree(unfinished)
     rows = read_records(rows_file, TrainingRow)
     draft = folder / "draft"
+    training = loop.config.training
+    shots = read_shots(rows_file.parent, training.ica.subtract_random)
+    settings = settings._replace(training=training, shots=shots)
     what = f"training {f'the {arm} of ' if arm else ''}round {round_}"
     result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
     files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
@@ -222,14 +227,17 @@ def fit_adapter(
     write_records(
         folder / "dropped.jsonl", [_too_long(by_id[i], loop.config.training.max_length) for i in result.dropped]
     )
+    write_weights(folder, rows_file.parent, rows, result.weighed)
     write_json(folder / "losses.json", {"schema_version": 1, **_curves(result)})
     write_record(folder / "adapter.json", adapter)
-    record_tokens(folder, result.training_tokens)
+    scoring = {"scoring_seconds": round(result.scoring_seconds, 1)} if result.weighed else {}
+    record_cost(folder, tokens=result.training_tokens, **scoring)
     return adapter
 
 
 def _curves(result: TrainingResult) -> dict[str, Sequence[float]]:
-    return {"losses": result.losses, "gradient_norms": result.gradient_norms}
+    of_dft = {"probabilities": result.probabilities} if result.probabilities else {}
+    return {"losses": result.losses, "gradient_norms": result.gradient_norms, **of_dft}
 
 
 def _too_long(row: TrainingRow, limit: int) -> DroppedRow:

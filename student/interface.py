@@ -4,13 +4,14 @@ Three implementations: `student.local.LocalStudent` (a real model, in subprocess
 (the same, but a vLLM server answers) and `student.fakes.FakeStudent` (a table that learns, for tests of the loop).
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from curriculum.neighbours import Vectors
 from curriculum.records import Arm, Message, Sampling, StudentAnswer
 from curriculum.round_records import Serving, TrainingRow
+from curriculum.training_config import TrainingConfig
 
 
 class Prompt(NamedTuple):
@@ -28,6 +29,14 @@ class AdapterFiles(NamedTuple):
     folder: Path | None
 
 
+class Shots(NamedTuple):
+    """Demonstrations that a row's loss is looked at after, as (question, answer) turns; the nearest first."""
+
+    nearest: Sequence[tuple[str, str]]
+    random: Sequence[tuple[str, str]] | None
+    """Where the score of random ones is subtracted."""
+
+
 class TrainingSettings(NamedTuple):
     """What one training is told beyond its rows; the rest comes from the config."""
 
@@ -38,6 +47,10 @@ class TrainingSettings(NamedTuple):
     """The folder of the adapter to go on from; none for a fresh one."""
     steps: int | None = None
     """Optimizer steps, where they are given: the last batches are left out, or the first ones taken again."""
+    training: TrainingConfig | None = None
+    """The config's section, where it is not the one the student was made with."""
+    shots: Mapping[str, Shots] | None = None
+    """By row id, where rows are weighed by in-context approximation."""
 
 
 class Progress(NamedTuple):
@@ -46,6 +59,23 @@ class Progress(NamedTuple):
     done: int
     total: int
     note: str
+
+
+class Weighed(NamedTuple):
+    """What one scoring of the training set said of one row; losses in nats a target token."""
+
+    row_id: str
+    refresh: int
+    """Which scoring, from 0."""
+    step: int
+    """Optimizer steps done before it."""
+    alone: float
+    shown: float
+    random: float | None
+    demonstrations: int
+    """How many of the nearest fit."""
+    score: float
+    weight: float
 
 
 class TrainingResult(NamedTuple):
@@ -59,6 +89,12 @@ class TrainingResult(NamedTuple):
     """Ids of training rows that were too long."""
     gradient_norms: tuple[float, ...] = ()
     """One an optimizer step, before clipping."""
+    weighed: tuple[Weighed, ...] = ()
+    """One a row and scoring, where rows are weighed."""
+    scoring_seconds: float = 0.0
+    """What that took."""
+    probabilities: tuple[float, ...] = ()
+    """Mean probability of the targets taught by DFT, one for each step that has any."""
 
 
 class Piece(NamedTuple):

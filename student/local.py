@@ -18,7 +18,17 @@ from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import base_hash, resolve_base
 from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Encoded, Piece, Progress, Prompt, TrainingResult, TrainingSettings
+from student.interface import (
+    AdapterFiles,
+    Encoded,
+    Piece,
+    Progress,
+    Prompt,
+    Shots,
+    TrainingResult,
+    TrainingSettings,
+    Weighed,
+)
 from student.subprocess_job import Event, Worker
 
 
@@ -141,12 +151,12 @@ class LocalStudent:
             UserError: the base model cannot be had or used.
             TrainingError: the loss diverged or became NaN, memory ran out, or the worker died.
         """
-        training = self._training.model_copy(
+        training = (settings.training or self._training).model_copy(
             update={"learning_rate": settings.learning_rate, "epochs": settings.epochs}
         )
         job = self._job("train" if training.processes == 1 else "train_parallel") | {
             "base_name": self.base_name,
-            "rows": [self._row(row) for row in rows],
+            "rows": [self._row(row) | {"dft": training.has_dft(row)} | _shots(settings.shots, row) for row in rows],
             "training": training.model_dump(),
             "seed": settings.seed,
             "steps": settings.steps,
@@ -155,10 +165,16 @@ class LocalStudent:
             "log": str(log.absolute()),
         }
         result: Event = {}
+        weighed: list[Weighed] = []
+        scoring_seconds = 0.0
         try:
             for event in self._worker.run(job, log, failure=TrainingError):
                 if "step" in event:
                     progress(Progress(event["step"], event["total"], f"loss {event['loss']:.2f}"))
+                elif "refresh" in event:
+                    at = {"refresh": event["refresh"], "step": event["at"]}
+                    weighed += [Weighed(**at, row_id=row.pop("id"), **row) for row in event["rows"]]
+                    scoring_seconds += event["seconds"]
                 else:
                     result = event
         except OutOfMemory as error:
@@ -174,6 +190,9 @@ class LocalStudent:
             losses=tuple(result["losses"]),
             dropped=tuple(result["dropped"]),
             gradient_norms=tuple(result["gradient_norms"]),
+            weighed=tuple(weighed),
+            scoring_seconds=scoring_seconds,
+            probabilities=tuple(result["probabilities"]),
         )
 
     def close(self) -> None:
@@ -201,6 +220,10 @@ class LocalStudent:
             "targets": row.targets,
             "weight": row.weight,
         }
+
+
+def _shots(shots: Mapping[str, Shots] | None, row: TrainingRow) -> Event:
+    return shots[row.id]._asdict() if shots else {}
 
 
 Blanks = Mapping[str, tuple[StudentAnswer, Prompt]]
