@@ -2,13 +2,14 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.demonstrations import read_shots, write_demonstrations, write_weights
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs, write_failures
+from agents.targets import target_texts
 from agents.teacher import WriteOrder
 from curriculum.duplicates import SeenQuestions
 from curriculum.errors import DataError, TrainingError, UserError
@@ -16,6 +17,7 @@ from curriculum.extraction import taught_texts
 from curriculum.mixture import PoolDraw, draw_pool, training_rows
 from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
+from curriculum.rows import printable
 from curriculum.rundir import file_hash, read_records, record_cost, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
 from curriculum.teacher_records import TeacherFailure
@@ -31,7 +33,11 @@ def build(loop: Loop, state: State) -> State:
     def work(folder: Path) -> Mapping[str, Any]:
         plan = loop.plan(round_)
         made = write_rows(loop, plan)
-        drawn, rows = chosen_rows(loop, plan, made)
+        adapter, new = loop.adapter_files(state["adapter"], state["adapter_round"]), [e for e, _ in made.rows]
+        drawn, rows = chosen_rows(
+            loop, plan, made, lambda pool: target_texts(loop, folder, plan.seed, adapter, pool, new)
+        )
+        _check_skills(loop)
         if not rows:
             raise DataError(f"{folder}: round {round_} has no row to train on; see dropped.jsonl and the plan")
         write_training_set(loop, folder, rows, made)
@@ -46,8 +52,16 @@ def build(loop: Loop, state: State) -> State:
     return loop.stage(loop.run.round_stage(round_, "build"), inputs, work)
 
 
-def chosen_rows(loop: Loop, plan: RoundPlan, made: "Made") -> tuple[PoolDraw, list[TrainingRow]]:
-    """What a plan draws from the pool; and with it, what was written and what is replayed, the round's training set."""
+def chosen_rows(
+    loop: Loop,
+    plan: RoundPlan,
+    made: "Made",
+    form: Callable[[Sequence[Example]], Callable[[Example], Sequence[str]]] = lambda _: taught_texts,
+) -> tuple[PoolDraw, list[TrainingRow]]:
+    """What a plan draws from the pool; and with it, what was written and what is replayed, the round's training set.
+
+    `form` takes the drawn examples and says what is taught of each: all worked solutions if left out.
+    """
     accepted = [row for r in accepted_rounds(loop, plan.round) for row in loop.new_rows(r)]
     used = Counter(row.example_id for row in accepted)
     drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
@@ -58,11 +72,26 @@ def chosen_rows(loop: Loop, plan: RoundPlan, made: "Made") -> tuple[PoolDraw, li
         made.rows,
         accepted,
         {**loop.labels, **{r.example_id: r for r in made.labels}},
-        taught_texts,
+        form([loop.examples[draw.example_id] for draw in drawn.draws]),
         loop.config.plan.uniform_floor,
         loop.config.plan.allocation,
     )
     return drawn, rows
+
+
+def _check_skills(loop: Loop) -> None:
+    """Refuses a loss for skills that the catalogue does not have.
+
+    Raises:
+        UserError: with those that it has.
+    """
+    known = {skill.id for skill in loop.skills}
+    unknown = sorted(set(loop.config.training.dft_skills) - known)
+    if unknown:
+        raise UserError(
+            f"training.dft_skills: expected some of {', '.join(sorted(known))}, got "
+            f"{', '.join(map(printable, unknown))}. Start a new run with --set training.dft_skills=[…]"
+        )
 
 
 def earlier_outputs(loop: Loop, round_: int) -> list[Path]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from curriculum import report_allocation, report_evidence, report_probe, report_words, teacher_words
+from curriculum import report_allocation, report_evidence, report_methods, report_probe, report_words, teacher_words
 
 
 def templates(finalize: Callable[[Any], Any]) -> Environment:
@@ -25,5 +25,6 @@ def templates(finalize: Callable[[Any], Any]) -> Environment:
         "rules": report_allocation,
         "evidence": report_evidence,
         "probes": report_probe,
+        "methods": report_methods,
     }
     return made

@@ -98,6 +98,12 @@ class FakeStudent:
                 vectors[row, int(content_id(word, 8), 16) % WORD_PLACES] += 1
         return vectors
 
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+    ) -> list[float]:
+        """A nat for each ten characters of the question."""
+        return [len(prompt.messages[-1].content) / 10 for prompt, _ in rows]
+
     def serving(self) -> None:
         """Nothing: there is no server."""
         return None

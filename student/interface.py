@@ -170,6 +170,18 @@ class Student(Protocol):
         """
         ...
 
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+    ) -> list[float]:
+        """How unsure an adapter is of each answer: the exact entropy at its first token, in nats, in the order given.
+
+        Args:
+            rows: prompts with their answer lines, of which only the shape is used.
+            adapter: the base or a trained one.
+            log: file the log goes to.
+        """
+        ...
+
     def serving(self) -> Serving | None:
         """Which weights the last answers came from, where a server gave them."""
         ...

@@ -122,6 +122,27 @@ class LocalStudent:
         vectors = {event["id"]: event["vector"] for event in self._inferred(job, log, "embedding")}
         return np.array([vectors[at] for at in range(len(prompts))], np.float32)
 
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+    ) -> list[float]:
+        """The entropy of each answer's first token; see `student.first_token`.
+
+        Raises:
+            UserError: the base model cannot be had or used.
+            StudentError: the worker died.
+            OutOfMemory: with what to lower.
+        """
+        job = self._job("entropies") | {
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "batch_size": self._config.batch_size,
+            "prompts": [
+                {"id": at, "messages": [m.model_dump() for m in p.messages], "target": target}
+                for at, (p, target) in enumerate(rows)
+            ],
+        }
+        found = {event["id"]: event["entropy"] for event in self._inferred(job, log, "measuring entropies")}
+        return [found[at] for at in range(len(rows))]
+
     def _inferred(self, job: Event, log: Path, doing: str) -> Iterator[Event]:
         """A job's events, with advice where memory runs out."""
         try:

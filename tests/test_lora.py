@@ -320,7 +320,7 @@ def test_two_trainings_give_the_same_bytes_and_another_seed_gives_others(tmp_pat
 def test_dft_at_probability_one_is_sft_and_weighs_a_token_by_its_probability_elsewhere():
     losses = torch.tensor([0.0, 0.5, 2.0, 2.0], requires_grad=True)
     factors = dft_factors(losses, torch.tensor([True, True, True, False]))
-    close(factors, torch.tensor([1.0, 0.5, 2.0, 0.0]).neg().exp())
+    close(factors, torch.tensor([0.0, 0.5, 2.0, 0.0]).neg().exp())
     assert not factors.requires_grad
 
 
