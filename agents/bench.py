@@ -67,7 +67,7 @@ def check_bench(config: Config, bench: Bench) -> None:
     formed = [s for s in bench.strategies if layer_config(config, s).plan.targets != "gold"]
     if formed and config.without_solutions:
         raise UserError(
-            f"--arms: {' and '.join(formed)} teaches worked solutions, and {config.without_solutions}: leave it out, or "
+            f"--arms: {' and '.join(formed)} needs worked solutions, and {config.without_solutions}: leave it out, or "
             "give data with solutions"
         )
     written = [s for s in bench.strategies if s in WRITTEN]
