@@ -9,6 +9,7 @@ over each prompt. All take turns; a load of the model is in none of them. Second
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -93,6 +94,7 @@ def main() -> None:
             start[0] = time.perf_counter()
             arm()
             seconds[name].append(time.perf_counter() - start[0])
+            print(f"  {name}: {seconds[name][-1]:.1f} s", file=sys.stderr)
     whole = median(seconds["training, one epoch"])
     seconds["in-context approximation, with embeddings"] = [
         a + b for a, b in zip(seconds["embeddings, rows and holdout"], seconds["in-context approximation"], strict=True)
