@@ -34,7 +34,7 @@ from curriculum.records import BASE
 from curriculum.report_words import percent, student_notes
 from curriculum.round_records import Adapter, MissingSkillProfile
 from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_record
-from curriculum.strategies import RANKED, WRITTEN, Materials, Strategy
+from curriculum.strategies import RANKED, WRITTEN, Materials, Strategy, layer_config
 
 BEGAN = "began.json"
 """What a run has in `run.json`; under another name, so that nobody resumes a bench as a run."""
@@ -64,6 +64,12 @@ def check_bench(config: Config, bench: Bench) -> None:
         raise UserError(
             f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter "
             "at a time: set bench.at_once to 1, or teacher.kind to offline and student.engine to transformers"
+        )
+    formed = [s for s in bench.strategies if layer_config(config, s).plan.targets != "gold"]
+    if formed and config.without_solutions:
+        raise UserError(
+            f"--arms: {' and '.join(formed)} needs worked solutions, and {config.without_solutions}: leave it out, or "
+            "give data with solutions"
         )
     written = [s for s in bench.strategies if s in WRITTEN]
     if written and config.teacher.kind == "offline" and isinstance(config.data, FileData):

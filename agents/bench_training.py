@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from agents.evaluation import evaluate_split
 from agents.loop import Loop, State, stage_inputs
 from agents.ranking import RANK
+from agents.targets import target_texts
 from agents.teach import train_adapter, write_rows, write_training_set
 from curriculum.bench_report import TrainingDone
 from curriculum.errors import DataError, TrainingError, UserError
@@ -22,7 +23,15 @@ from curriculum.ranking import with_standings
 from curriculum.records import BASE, Message, Record
 from curriculum.round_records import Adapter, DroppedRow, TrainingRow
 from curriculum.rundir import RunDir, read_record, read_records, write_json, write_records
-from curriculum.strategies import Materials, Strategy, cut_to_budget, strategy_config, strategy_plan, strategy_pool
+from curriculum.strategies import (
+    Materials,
+    Strategy,
+    cut_to_budget,
+    layer_config,
+    strategy_config,
+    strategy_plan,
+    strategy_pool,
+)
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
 
@@ -82,7 +91,9 @@ def _tokens(loop: Loop, taught: Sequence[_Taught], log: Path) -> dict[str, int]:
 
 def run_training(loop: Loop, of: Materials, strategy: Strategy, seed: int) -> TrainingDone:
     """Plans, builds, trains and scores one training, or finds it done."""
-    own = replace(loop, run=RunDir(loop.run.path / TRAININGS / f"{strategy}-{seed}"))
+    config = layer_config(loop.config, strategy)
+    of = of._replace(holdout=replace(loop, config=config).holdout)
+    own = replace(loop, run=RunDir(loop.run.path / TRAININGS / f"{strategy}-{seed}"), config=config)
     adapter = _fit(loop, own, of, strategy, seed)
     files = AdapterFiles(adapter.name, own.run.round_stage(of.round, "train") / adapter.name)
     grades = evaluate_split(loop, files, "final").grades
@@ -138,14 +149,17 @@ def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) ->
 def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Path) -> Mapping[str, Any]:
     """The training set of one training, cut to the tokens that all get."""
     plan, config = own.plan(of.round), strategy_config(loop.config, strategy)
-    made = write_rows(loop, plan)
+    layered = replace(loop, config=own.config)  # what all trainings share, with this one's layer
+    made = write_rows(layered, plan)
     used = Counter(row.example_id for row in of.warm_up)
     ranked = of.ranked.get(strategy)
     scores = None if ranked is None else {r.example_id: r.score for r in ranked if r.score is not None}
-    drawn = draw_pool(plan, strategy_pool(strategy, of.pool), used, config.plan.max_repeats, scores)
+    drawn = draw_pool(plan, strategy_pool(strategy, of.pool, of.holdout), used, config.plan.max_repeats, scores)
     labels = {**loop.labels, **{r.example_id: r for r in made.labels}}
     settings = config.plan.uniform_floor, config.plan.allocation
-    rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, taught_texts, *settings)
+    pool = [loop.examples[draw.example_id] for draw in drawn.draws]
+    texts = target_texts(layered, folder, plan.seed, AdapterFiles(BASE, None), pool, [e for e, _ in made.rows])
+    rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, texts, *settings)
     if ranked is not None:
         rows = with_standings(rows, ranked, config.plan.rank, of.round)
     taught = [_Taught(row.id, row.history, row.question, row.targets) for row in rows]
@@ -153,7 +167,7 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     kept = cut_to_budget(rows, tokens, of.budget, plan.seed, scores)
     if not kept:
         raise DataError(f"{folder}: strategy {strategy} has no row to train on; see dropped.jsonl and the plan")
-    write_training_set(loop, folder, kept, made, _cut(rows, kept))
+    write_training_set(layered, folder, kept, made, _cut(rows, kept))
     counts = {
         "pool_rows_moved_to_other_skills": drawn.moved,
         "pool_rows_short": drawn.shortfall,

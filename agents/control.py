@@ -11,12 +11,12 @@ from typing import Any
 from agents.evaluation import evaluate_split
 from agents.history import accepted_rounds, adapter_before, pool_index, written_levels
 from agents.loop import Loop, State, stage_inputs
+from agents.targets import target_texts
 from agents.teach import Made, earlier_outputs, fit_adapter, write_rows, write_training_set
 from curriculum.config import Config
 from curriculum.control import Arm, ControlReport, compare, control_order, control_rows, draw_untargeted
 from curriculum.data_config import GeneratorData
 from curriculum.errors import DataError, TrainingError, UserError
-from curriculum.extraction import taught_texts
 from curriculum.records import BASE, Split
 from curriculum.round_records import Adapter, TrainingRow
 from curriculum.rundir import DONE, read_record, read_records
@@ -92,7 +92,10 @@ def _build(loop: Loop, round_: int) -> None:
         used = Counter(row.example_id for row in accepted)
         draws = draw_untargeted(pool_rows, plan.seed, pool_index(loop), used, loop.config.plan.max_repeats)
         labels = {**loop.labels, **{label.example_id: label for label in made.labels}}
-        rows = control_rows(plan, targeted, draws, loop.examples, made.rows, accepted, labels, taught_texts)
+        current = loop.adapter_files(*adapter_before(loop, round_))
+        pool = [loop.examples[draw.example_id] for draw in draws]
+        targets = target_texts(loop, folder, plan.seed, current, pool, [e for e, _ in made.rows])
+        rows = control_rows(plan, targeted, draws, loop.examples, made.rows, accepted, labels, targets)
         if not rows:
             raise DataError(
                 f"{folder}: the control of round {round_} has no row to train on; run without: control=none"

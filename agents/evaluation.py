@@ -18,7 +18,7 @@ from curriculum.grading import Grader
 from curriculum.judging import judge_failures
 from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer, content_id
 from curriculum.round_records import ItemConsistency, ItemSignals
-from curriculum.rundir import append_journal, open_journal, read_records, record_tokens, write_record, write_records
+from curriculum.rundir import append_journal, open_journal, read_records, record_cost, write_record, write_records
 from curriculum.signals import SAMPLES_WITHOUT_GOLD, item_consistency, item_signals
 from curriculum.student_config import SignalsConfig
 from student.chat_format import prompt_messages
@@ -133,7 +133,7 @@ def ask_without_gold(loop: Loop, adapter: AdapterFiles) -> list[Asked]:
             consistency.append(item_consistency(of_item, partial(loop.grader.agree, example)))
         write_records(folder / "answers.jsonl", answers)
         write_records(folder / "consistency.jsonl", consistency)
-        record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for a in answers))
+        record_cost(folder, tokens=sum(a.prompt_tokens + a.completion_tokens for a in answers))
         return {}
 
     inputs = _inputs(loop, adapter, "plain") | {"items": content_id([e.id for e in examples], 64)}
@@ -185,7 +185,7 @@ def _graded(grader: Grader, answers: Sequence[tuple[Example, StudentAnswer]], fo
     )
     write_records(folder / "answers.jsonl", [answer for _, answer in answers])
     write_records(folder / "grades.jsonl", grades)
-    record_tokens(folder, sum(a.prompt_tokens + a.completion_tokens for _, a in answers))
+    record_cost(folder, tokens=sum(a.prompt_tokens + a.completion_tokens for _, a in answers))
     return grades
 
 

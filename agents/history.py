@@ -115,8 +115,12 @@ def read_mastery(loop: Loop, round_: int) -> Mastery:
 
 
 def pool_index(loop: Loop) -> Pool:
-    """The labelled examples of the pool, by skill."""
-    pool = (loop.labels[e.id] for e in loop.examples.values() if e.split == "pool" and e.id in loop.labels)
+    """The labelled examples of the pool that may be taught, by skill."""
+    pool = (
+        loop.labels[e.id]
+        for e in loop.examples.values()
+        if e.split == "pool" and e.id in loop.labels and e.id not in loop.holdout
+    )
     return index_pool((label.example_id, label.skills, label.difficulty) for label in pool)
 
 

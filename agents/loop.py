@@ -15,6 +15,7 @@ from agents.teacher import Planner, Teacher
 from curriculum.config import Config
 from curriculum.errors import StopRequested
 from curriculum.grading import Grader
+from curriculum.in_context import set_aside
 from curriculum.plan_file import APPROVED, read_approval
 from curriculum.prompts import Prompt
 from curriculum.records import Example, Skill, SkillCatalogue, SkillLabel, Split
@@ -147,6 +148,17 @@ class Loop:
         labelled = (self.run.stage_path("label") / DONE).exists()
         unlabelled = self.unlabelled if labelled else frozenset()
         return sorted((e for e in self.examples.values() if e.split == split and e.id not in unlabelled), key=_id)
+
+    @cached_property
+    def holdout(self) -> frozenset[str]:
+        """The pool examples that are set aside for demonstrations and never taught; only after `label`.
+
+        None where rows are not weighed.
+        """
+        if self.config.training.weights != "ica":
+            return frozenset()
+        pool = [(e, min(self.labels[e.id].skills)) for e in self.split("pool")]
+        return set_aside(pool, self.config.training.ica.holdout_share, self.config.seed)
 
     def held_out(self) -> list[Example]:
         """The examples no training row may touch: those of the held-out splits and of the extra sets."""

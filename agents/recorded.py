@@ -18,6 +18,7 @@ from curriculum.data_config import Source
 from curriculum.errors import NotRecomputed, RunDirError, StudentError
 from curriculum.grading import Grader
 from curriculum.judging import Judgements, OpenAnswer
+from curriculum.neighbours import Vectors
 from curriculum.plan_file import PROPOSED, read_proposed
 from curriculum.prompts import Prompt
 from curriculum.records import (
@@ -33,7 +34,15 @@ from curriculum.records import (
 from curriculum.round_records import DroppedRow, RoundPlan, Serving, TrainingRow
 from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
 from curriculum.teacher_records import TeacherFailure
-from student.interface import AdapterFiles, Encoded, Progress, TrainingResult, TrainingSettings
+from student.interface import (
+    AdapterFiles,
+    Encoded,
+    Influence,
+    Progress,
+    Target,
+    TrainingResult,
+    TrainingSettings,
+)
 from student.interface import Prompt as Asked
 
 R = TypeVar("R", bound=Record)
@@ -120,6 +129,26 @@ class RecordedStudent:
                 ).id
                 if wanted in known and wanted not in finished:
                     yield known[wanted]
+
+    def embed(self, prompts: Sequence[Asked], adapter: AdapterFiles, log: Path) -> Vectors:
+        """There are no weights."""
+        raise NotRecomputed("embeddings: no weights answer here")
+
+    def influence(
+        self,
+        candidates: Sequence[tuple[Asked, Sequence[str]]],
+        targets: Sequence[Target],
+        how: Influence,
+        adapter: AdapterFiles,
+        log: Path,
+        progress: Callable[[Progress], None],
+    ) -> dict[str, float]:
+        """There are no weights."""
+        raise NotRecomputed("gradients: no weights answer here")
+
+    def first_token_entropies(self, rows: Sequence[tuple[Asked, str]], adapter: AdapterFiles, log: Path) -> list[float]:
+        """There are no weights."""
+        raise NotRecomputed("entropies: no weights answer here")
 
     def serving(self) -> Serving | None:
         """What a server said of itself is taken from the record."""

@@ -14,6 +14,7 @@ from agents.evaluation import SERVING, ask_without_gold, evaluate_split, sample_
 from agents.history import ALLOCATION, adapter_before, gate_decision, read_mastery, read_profile
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
+from agents.methods import methods_report
 from agents.ranking import RANK, ranking_of
 from agents.recorded_usage import FORECAST, role_timings
 from agents.run_evidence import reproduction, run_adapters, run_failures, run_rows, run_work
@@ -133,6 +134,7 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         losses=curves["losses"],
         gradient_norms=curves.get("gradient_norms", ()),
         max_grad_norm=loop.config.training.max_grad_norm,
+        methods=methods_report(loop, round_),
         control=compared(loop, round_, "gate") if has_control(loop, round_) else None,
     )
 

@@ -2,13 +2,15 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.demonstrations import read_shots, write_demonstrations, write_weights
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs, write_failures
 from agents.ranking import RANK, Ranked, rank_pool
+from agents.targets import target_texts
 from agents.teacher import WriteOrder
 from agents.unwanted import drop_unwanted, unwanted_inputs
 from curriculum.duplicates import SeenQuestions
@@ -18,7 +20,8 @@ from curriculum.mixture import PoolDraw, draw_pool, training_rows
 from curriculum.ranking import planned_items, with_standings
 from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
-from curriculum.rundir import file_hash, read_records, record_tokens, write_json, write_record, write_records
+from curriculum.rows import printable
+from curriculum.rundir import file_hash, read_records, record_cost, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
 from curriculum.teacher_records import TeacherFailure
 from student.interface import Progress, TrainingResult, TrainingSettings
@@ -40,8 +43,12 @@ def build(loop: Loop, state: State) -> State:
     def work(folder: Path) -> Mapping[str, Any]:
         plan = loop.plan(round_)
         made = write_rows(loop, plan)
-        drawn, rows = chosen_rows(loop, plan, made, ranked)
         current = loop.adapter_files(state["adapter"], state["adapter_round"])
+        new = [e for e, _ in made.rows]
+        drawn, rows = chosen_rows(
+            loop, plan, made, ranked, lambda pool: target_texts(loop, folder, plan.seed, current, pool, new)
+        )
+        _check_skills(loop)
         kept = drop_unwanted(loop, current, rows, folder)
         rows = kept.rows
         if not rows:
@@ -59,11 +66,16 @@ def build(loop: Loop, state: State) -> State:
 
 
 def chosen_rows(
-    loop: Loop, plan: RoundPlan, made: "Made", ranked: Sequence[Ranked] = ()
+    loop: Loop,
+    plan: RoundPlan,
+    made: "Made",
+    ranked: Sequence[Ranked] = (),
+    form: Callable[[Sequence[Example]], Callable[[Example], Sequence[str]]] = lambda _: taught_texts,
 ) -> tuple[PoolDraw, list[TrainingRow]]:
     """What a plan draws from the pool, the best first where it is ranked, and the round's training set.
 
-    That has what was written and what is replayed besides.
+    That has what was written and what is replayed besides. `form` takes the drawn examples and says what is taught of
+    each: all worked solutions if left out.
     """
     accepted = [row for r in accepted_rounds(loop, plan.round) for row in loop.new_rows(r)]
     used = Counter(row.example_id for row in accepted)
@@ -76,7 +88,7 @@ def chosen_rows(
         made.rows,
         accepted,
         {**loop.labels, **{r.example_id: r for r in made.labels}},
-        taught_texts,
+        form([loop.examples[draw.example_id] for draw in drawn.draws]),
         loop.config.plan.uniform_floor,
         loop.config.plan.allocation,
     )
@@ -94,6 +106,21 @@ def _ranked(loop: Loop, state: State) -> list[Ranked]:
         return []
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
     return [rank_pool(loop, loop.run.round_stage(round_, RANK), method, adapter, pool, candidates)]
+
+
+def _check_skills(loop: Loop) -> None:
+    """Refuses a loss for skills that the catalogue does not have.
+
+    Raises:
+        UserError: with those that it has.
+    """
+    known = {skill.id for skill in loop.skills}
+    unknown = sorted(set(loop.config.training.dft_skills) - known)
+    if unknown:
+        raise UserError(
+            f"training.dft_skills: expected some of {', '.join(sorted(known))}, got "
+            f"{', '.join(map(printable, unknown))}. Start a new run with --set training.dft_skills=[…]"
+        )
 
 
 def earlier_outputs(loop: Loop, round_: int) -> list[Path]:
@@ -114,7 +141,7 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     """New examples as the plan orders them."""
     if not plan.written_rows:
         return Made([], [], [], [])
-    held_out = loop.held_out()
+    held_out = [*loop.held_out(), *(loop.examples[id_] for id_ in sorted(loop.holdout))]
     seen, taken = SeenQuestions(), set[str]()
 
     def remember(examples: Iterable[Example]) -> None:
@@ -127,7 +154,7 @@ def write_rows(loop: Loop, plan: RoundPlan) -> Made:
     for r in range(1, plan.round):
         remember(read_records(loop.run.round_stage(r, "build") / "written.jsonl", Example))
     held_out_ids = {e.id for e in held_out}
-    pool = loop.split("pool")
+    pool = [e for e in loop.split("pool") if e.id not in loop.holdout]
     written: list[tuple[Example, str]] = []
     labels: dict[str, SkillLabel] = {}
     dropped: list[DroppedRow] = []
@@ -179,6 +206,7 @@ def write_training_set(
     write_records(folder / "dropped.jsonl", [*made.dropped, *cut])
     write_failures(folder, made.failures)
     write_records(folder / "training_set.jsonl", rows)
+    write_demonstrations(loop, folder, rows)
 
 
 def train(loop: Loop, state: State) -> State:
@@ -230,12 +258,16 @@ def fit_adapter(
             shutil.rmtree(unfinished)
     rows = read_records(rows_file, TrainingRow)
     draft = folder / "draft"
+    training = loop.config.training
+    shots = read_shots(rows_file.parent, training.ica.subtract_random)
+    settings = settings._replace(training=training, shots=shots)
     what = f"training {f'the {arm} of ' if arm else ''}round {round_}"
     result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
     files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
     adapter = write_adapter(loop, round_, rows_file, files, result, folder, arm)
     draft.rename(folder / adapter.name)
-    record_tokens(folder, result.training_tokens)
+    scoring = {"scoring_seconds": round(result.scoring_seconds, 1)} if result.weighed else {}
+    record_cost(folder, tokens=result.training_tokens, **scoring)
     return adapter
 
 
@@ -269,13 +301,15 @@ def write_adapter(
     write_records(
         folder / "dropped.jsonl", [_too_long(by_id[i], loop.config.training.max_length) for i in result.dropped]
     )
+    write_weights(folder, rows_file.parent, rows, result.weighed)
     write_json(folder / "losses.json", {"schema_version": 1, **_curves(result)})
     write_record(folder / "adapter.json", adapter)
     return adapter
 
 
 def _curves(result: TrainingResult) -> dict[str, Sequence[float]]:
-    return {"losses": result.losses, "gradient_norms": result.gradient_norms}
+    of_dft = {"probabilities": result.probabilities} if result.probabilities else {}
+    return {"losses": result.losses, "gradient_norms": result.gradient_norms, **of_dft}
 
 
 def _too_long(row: TrainingRow, limit: int) -> DroppedRow:

@@ -126,6 +126,27 @@ class Config(Section):
             raise ValueError(f"`teacher.budget.money` needs `prices` of every model; none for {', '.join(unpriced)}")
         return self
 
+    @model_validator(mode="after")
+    def _has_solutions(self) -> "Config":
+        if self.plan.targets != "gold" and self.without_solutions:
+            raise ValueError(
+                f"`plan.targets: {self.plan.targets}` teaches worked solutions, and {self.without_solutions}: set "
+                "plan.targets to gold, or give data with solutions"
+            )
+        return self
+
+    @property
+    def without_solutions(self) -> str:
+        """Why there can be no worked solutions that are checked, as far as the config tells; empty if there may be."""
+        written = self.teacher.kind == "llm" and self.plan.write_share > 0
+        if isinstance(self.data, GeneratorData):
+            return "" if written else "generated examples have none"
+        if self.data.grader == "judge":
+            return "a judge would be paid to check each: it needs another data.grader"
+        if self.data.columns is not None and not (self.data.columns.may_have_solutions or written):
+            return "data.columns names no column of `solutions`, and no LLM teacher writes rows"
+        return ""
+
     def _sources(self) -> list[tuple[str, Source]]:
         return [("data", self.data), *((f"extra.{name}", source) for name, source in self.extra.items())]
 

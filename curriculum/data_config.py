@@ -91,6 +91,11 @@ class Columns(Section):
         return [*dict.fromkeys(name for name in (*one_each, *self.solution_names) if name is not None)]
 
     @property
+    def may_have_solutions(self) -> bool:
+        """Whether any column may hold worked solutions: the last turn does where the answer is a column of its own."""
+        return bool(self.solution_names) or (self.messages is not None and self.answer is not None)
+
+    @property
     def solution_names(self) -> list[str]:
         """The columns of worked solutions."""
         return [self.solutions] if isinstance(self.solutions, str) else self.solutions

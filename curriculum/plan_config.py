@@ -49,6 +49,19 @@ class UnwantedConfig(Section):
     )
 
 
+class ComplexityConfig(Section):
+    """How a round's new examples are split by the student's entropy at the first answer token."""
+
+    easy: float = Field(default=0.25, ge=0, le=1, description="share with the lowest entropy")
+    hard: float = Field(default=0.25, gt=0, le=1, description="share with the highest: it gets worked solutions")
+
+    @model_validator(mode="after")
+    def _fit(self) -> "ComplexityConfig":
+        if self.easy + self.hard > 1:
+            raise ValueError("the shares `easy` and `hard` of plan.complexity are more than 1 together: lower one")
+        return self
+
+
 class PlanConfig(Section):
     """How a round's rows are chosen."""
 
@@ -69,6 +82,12 @@ class PlanConfig(Section):
     patience: int = Field(default=3, ge=1, description="rollbacks in a row that stop the run")
     target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
     mastery: MasteryConfig = MasteryConfig()
+    targets: Literal["gold", "complexity", "complexity_random"] = Field(
+        default="gold",
+        description="what new rows teach: the worked solution, where there is one, and the answer; or the answer alone "
+        "but for the examples that this student is least sure of (or, as a control, for random ones)",
+    )
+    complexity: ComplexityConfig = ComplexityConfig()
     by: Literal["rule", "llm"] = Field(
         default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
     )

@@ -14,6 +14,7 @@ from curriculum.approval import PlanDecision
 from curriculum.control import ControlReport
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
+from curriculum.method_records import MethodsReport
 from curriculum.ranking import RankingReport
 from curriculum.records import Change, Origin, Part, Rate, Record, Verdict
 from curriculum.report_items import FailedItems
@@ -200,6 +201,11 @@ class RoundReport(GateDecision):
     mixture: tuple[MixtureCell, ...]
     dropped: tuple[DroppedCount, ...]
     training: TrainingReport | None
+    methods: MethodsReport | None = Field(
+        default=None,
+        description="what weighed the rows, formed their targets and made their loss, where that is not the default",
+        exclude_if=lambda value: value is None,
+    )
     failures: tuple[FailureReport, ...]
 
 
@@ -248,6 +254,7 @@ class StageTiming(Part):
     round: int | None = Field(description="none for stages that a run does once")
     seconds: float
     tokens: int | None = None
+    scoring_seconds: float | None = Field(default=None, description="of them, for weighing rows")
 
 
 class RoleTiming(Part):
@@ -277,6 +284,7 @@ def read_timings(run: Path) -> Timings:
                 round=int(folders[0].removeprefix("round_")) if in_round else None,
                 seconds=measured["seconds"],
                 tokens=measured.get("tokens"),
+                scoring_seconds=measured.get("scoring_seconds"),
             )
         )
     return Timings(stages=tuple(stages))

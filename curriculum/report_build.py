@@ -14,6 +14,7 @@ from curriculum.control import ControlReport
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.mastery import Mastery
+from curriculum.method_records import MethodsReport
 from curriculum.mixture import apportion
 from curriculum.ranking import RankingReport
 from curriculum.records import Diagnosis, Example, Grade, Rate, SkillLabel, StudentAnswer, Verdict
@@ -84,6 +85,7 @@ class RoundRecords(NamedTuple):
     losses: Sequence[float] = ()
     gradient_norms: Sequence[float] = ()
     max_grad_norm: float | None = None
+    methods: MethodsReport | None = None
     without_gold: Sequence[StudentAnswer] = ()
     """The first drawn answer to each probe item without a gold answer that is difficult."""
     repeated: Repeatability | None = None
@@ -117,6 +119,7 @@ def round_report(
         mixture=_mixture(records.rows),
         dropped=_dropped(records.dropped),
         training=_training(records, records.adapter) if records.adapter else None,
+        methods=records.methods,
         failures=_failures(records, examples, labels),
     )
 

@@ -10,6 +10,7 @@ from curriculum import (
     report_cost,
     report_details,
     report_evidence,
+    report_methods,
     report_probe,
     report_ranking,
     report_skills,
@@ -39,5 +40,6 @@ def templates(finalize: Callable[[Any], Any]) -> Environment:
         "cost": report_cost,
         "details": report_details,
         "ranking": report_ranking,
+        "methods": report_methods,
     }
     return made

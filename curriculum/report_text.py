@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curriculum import report_allocation, report_evidence, report_probe, report_ranking, teacher_words
+from curriculum import report_allocation, report_evidence, report_methods, report_probe, report_ranking, teacher_words
 from curriculum import report_words as words
 from curriculum.errors import UserError
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings
@@ -132,6 +132,7 @@ def _one_round(report: RunReport, round_: RoundReport, timings: Timings) -> Rend
         report_allocation.price_words(report, round_),
         report_probe.probe_words(round_),
         words.health_words(round_.training) if round_.training else "",
+        report_methods.methods_words(round_, timings),
     )
     if round_.control:
         parts.append(_skill_table("Control → targeted, on the gate split", round_.control.skills))

@@ -190,9 +190,9 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def record_tokens(folder: Path, tokens: int) -> None:
-    """Notes what a stage cost in tokens, beside the time that `RunDir.run_stage` notes."""
-    write_json(folder / TIMING, {"tokens": tokens})
+def record_cost(folder: Path, **measured: float) -> None:
+    """Notes a stage's `tokens` or `scoring_seconds`, beside the time that `RunDir.run_stage` notes."""
+    write_json(folder / TIMING, measured)
 
 
 def finished_rounds(run: "RunDir") -> int:

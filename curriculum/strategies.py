@@ -37,6 +37,10 @@ Strategy = Literal[
     "prism",
     "less",
     "embed_sel",
+    "ica",
+    "complexity",
+    "complexity_random",
+    "dft",
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 ALWAYS: tuple[Strategy, ...] = ("uniform", "uniform_again")
@@ -55,12 +59,20 @@ SAID: Mapping[Strategy, str] = {
     "prism": "pool rows, even over the skills, those first whose gradient turns wrong answers right (PRISM)",
     "less": "pool rows, even over the skills, those first whose Adam step is like the failures' gradients (LESS)",
     "embed_sel": "pool rows, even over the skills, those first that are nearest to failed questions",
+    "ica": "uniform rows, weighed by in-context approximation; its holdout is no row of it",
+    "complexity": "uniform rows, worked solutions for the hardest part only, by entropy; answers for the rest",
+    "complexity_random": "uniform rows, worked solutions for a random part as large: the control of complexity",
+    "dft": "uniform rows, the loss of each token weighed by its own probability",
 }
 RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_sel": "embed_sel"}
 """Strategies that rank the pool items inside a skill, by what."""
 HARD_SHARE = Fraction(1, 3)
 """Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
 MATH the hard ones, as STAT's baseline MATH-Hard has it."""
+LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "dft")
+"""Uniform rows with one layer on top of the choice: of weights, of the form of targets, or of the loss."""
+SHORTER = Fraction(2)
+"""Times as many rows are planned where most targets are answers alone, and so far shorter than those of the pool."""
 SPARE = Fraction(11, 10)
 """Rows are planned for so many times the tokens, and cut: written rows may be shorter than those of the pool."""
 
@@ -69,6 +81,8 @@ def control_of(strategy: Strategy, asked: Collection[str]) -> Strategy | None:
     """What a strategy is compared with: written rows with untargeted written ones where these are asked for."""
     if strategy == "uniform":
         return None
+    if strategy == "complexity" and "complexity_random" in asked:
+        return "complexity_random"
     return "generated_uniform" if strategy == "stat_syn" and "generated_uniform" in asked else "uniform"
 
 
@@ -90,7 +104,7 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
     """The config of a strategy's one round: everything but what chooses the rows is the bench's."""
     change: dict[str, Any] = {"allocation": "failures", "write_share": 0.0, "replay_rows": None, "by": "rule"}
     change["rank"] = RANKED.get(strategy, "random")
-    if strategy in ("uniform", "uniform_again", "hard", "generated_uniform", *RANKED):
+    if strategy in ("uniform", "uniform_again", "hard", "generated_uniform", *RANKED, *LAYERS):
         change["uniform_floor"] = 1.0
     if strategy in WRITTEN:
         change["write_share"] = 1.0
@@ -101,8 +115,25 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
     return config.model_copy(update={"rounds": 1, "plan": config.plan.model_copy(update=change)})
 
 
-def strategy_pool(strategy: Strategy, pool: Pool) -> Pool:
-    """The part of the pool a strategy draws from."""
+def layer_config(config: Config, strategy: Strategy) -> Config:
+    """The config that a strategy's rows are built and trained with: the bench's, but for a strategy that is a layer."""
+    training: dict[str, Any] = {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
+    targets = {"targets": strategy} if strategy in ("complexity", "complexity_random") else {}
+    if not training and not targets:
+        return config
+    return config.model_copy(
+        update={
+            "plan": config.plan.model_copy(update=targets),
+            "training": config.training.model_copy(update=training),
+        }
+    )
+
+
+def strategy_pool(strategy: Strategy, pool: Pool, holdout: Collection[str] = ()) -> Pool:
+    """The part of the pool a strategy draws from: without what it sets aside."""
+    if holdout:
+        rows = zip(pool.ids, pool.skills, pool.difficulties.tolist(), strict=True)
+        pool = index_pool(row for row in rows if row[0] not in holdout)
     return _hardest(pool) if strategy == "hard" else pool
 
 
@@ -173,6 +204,8 @@ class Materials(NamedTuple):
     written_levels: Mapping[str, Sequence[int]]
     tokens: Mapping[str, int]
     """Pool example → training tokens, all epochs."""
+    holdout: Collection[str] = ()
+    """Pool examples that the strategy at hand sets aside."""
     warm_up: Sequence[TrainingRow] = ()
     """Rows that every training has besides its own."""
     ranked: Mapping[Strategy, Sequence[RankedExample]] = {}
@@ -200,7 +233,7 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     """
     config = strategy_config(of.config, strategy)
     profile = of.measured[-1].profile
-    pool = strategy_pool(strategy, of.pool)
+    pool = strategy_pool(strategy, of.pool, of.holdout)
     lengths = Lengths(pool, {id_: of.tokens[id_] for id_ in pool.ids})
     sizes = pool.sizes()
     allocation = allocate(of.round, config, of.measured, of.catalogue, sizes, of.written_levels)
@@ -212,7 +245,8 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     first = planned(config)
     if first.action == "stop" or not lengths.of_plan(first):
         raise UserError(f"strategy {strategy}: expected skills to teach, got a plan to stop: {first.stop_reason}")
-    rows = ceil(SPARE * config.plan.rows_per_round * of.budget / lengths.of_plan(first))
+    spare = SPARE * (SHORTER if strategy in ("complexity", "complexity_random") else 1)
+    rows = ceil(spare * config.plan.rows_per_round * of.budget / lengths.of_plan(first))
     wider = config.model_copy(update={"plan": config.plan.model_copy(update={"rows_per_round": rows})})
     own_seed = int(content_id([of.config.seed, "bench", strategy, seed], 8), 16)
     return planned(wider).model_copy(update={"seed": own_seed})

@@ -2,9 +2,23 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curriculum.data_config import Section
+from curriculum.round_records import TrainingRow
+
+
+class IcaConfig(Section):
+    """In-context approximation: rows count by how much demonstrations of a holdout lower their loss."""
+
+    neighbours: int = Field(default=3, ge=1, le=32, description="demonstrations: the nearest of the holdout")
+    refresh: int = Field(default=1, ge=1, le=1000, description="times that rows are scored, evenly over the steps")
+    subtract_random: bool = Field(
+        default=False, description="score less what random demonstrations do: what is left is not the format alone"
+    )
+    holdout_share: float = Field(
+        default=0.1, gt=0, le=0.5, description="of each skill's pool groups, set aside for demonstrations, never taught"
+    )
 
 
 class TrainingConfig(Section):
@@ -23,6 +37,25 @@ class TrainingConfig(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=1024, gt=0, description="tokens; longer rows are dropped and counted")
+    weights: Literal["none", "ica"] = Field(
+        default="none",
+        description="what each row's loss is multiplied by: 1, or its weight by in-context approximation",
+    )
+    ica: IcaConfig = IcaConfig()
+    loss: Literal["sft", "dft"] = Field(
+        default="sft", description="cross entropy, or cross entropy times the token's own probability, held constant"
+    )
+    dft_skills: list[str] = Field(default=[], description="skills whose rows get the loss dft; empty: all skills")
     processes: int = Field(
         default=1, gt=0, le=64, description="that train together, one a GPU, each with its part of every batch"
     )
+
+    def has_dft(self, row: TrainingRow) -> bool:
+        """Whether a row is taught by the loss dft."""
+        return self.loss == "dft" and (not self.dft_skills or not {row.skill, *row.skills}.isdisjoint(self.dft_skills))
+
+    @model_validator(mode="after")
+    def _skills_have_a_loss(self) -> "TrainingConfig":
+        if self.dft_skills and self.loss != "dft":
+            raise ValueError("`training.dft_skills` needs `training.loss: dft`: otherwise no row gets that loss")
+        return self

@@ -49,6 +49,8 @@ class Batch(NamedTuple):
     """The target tokens, `predicts` read row by row."""
     weights: "Tensor"
     """The weight of the row each label belongs to."""
+    rows: "Tensor"
+    """Which of the rows each label belongs to, from 0."""
 
 
 def prompt_messages(
@@ -164,7 +166,8 @@ def collate(rows: Sequence[EncodedRow], weights: Sequence[float], pad: int) -> B
         mask[at, : len(row.input_ids)] = 1
         predicts[at, row.prompt_length - 1 : len(row.input_ids) - 1] = True
     row_weights = torch.tensor(weights, dtype=torch.float32)
-    return Batch(ids, mask, predicts, ids.roll(-1, 1)[predicts], row_weights[:, None].expand(ids.shape)[predicts])
+    of_row = torch.arange(len(rows))[:, None].expand(ids.shape)[predicts]
+    return Batch(ids, mask, predicts, ids.roll(-1, 1)[predicts], row_weights[of_row], of_row)
 
 
 def _apply_template(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curriculum.in_context import ica_scores, ica_weights
 from curriculum.neighbours import Vectors
 from curriculum.records import Example, Sampling, StudentAnswer, content_id
 from curriculum.round_records import TrainingRow
@@ -25,6 +26,7 @@ from student.interface import (
     Target,
     TrainingResult,
     TrainingSettings,
+    Weighed,
 )
 
 ROWS_TO_HALF = 30
@@ -130,6 +132,12 @@ class FakeStudent:
             progress(Progress(len(scores), len(candidates), how.method))
         return scores
 
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+    ) -> list[float]:
+        """A nat for each ten characters of the question."""
+        return [len(prompt.messages[-1].content) / 10 for prompt, _ in rows]
+
     def serving(self) -> None:
         """Nothing: there is no server."""
         return None
@@ -163,6 +171,8 @@ class FakeStudent:
             losses=(1.0,),
             dropped=(),
             gradient_norms=(0.5,),
+            weighed=_weighed(rows, settings),
+            probabilities=(0.5,) if settings.training is not None and any(map(settings.training.has_dft, rows)) else (),
         )
 
 
@@ -172,3 +182,30 @@ def _words(prompt: Prompt, text: str) -> set[str]:
 
 def _overlap(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other)
+
+
+def _weighed(rows: Sequence[TrainingRow], settings: TrainingSettings) -> tuple[Weighed, ...]:
+    """A row's loss falls with the share of its words that its demonstrations have."""
+    if settings.shots is None or settings.training is None:
+        return ()
+    alone = [1 + int(content_id(row.question, 8), 16) / 16**8 for row in rows]
+    shots = [settings.shots[row.id] for row in rows]
+
+    def after(shown: Sequence[Sequence[tuple[str, str]]]) -> list[float]:
+        known = [_shared(row.question, of_row) for row, of_row in zip(rows, shown, strict=True)]
+        return [loss * (1 - share / 2) for loss, share in zip(alone, known, strict=True)]
+
+    nearest = after([of_row.nearest for of_row in shots])
+    random = after([of_row.random or () for of_row in shots]) if settings.training.ica.subtract_random else None
+    scores = ica_scores(alone, nearest, random)
+    return tuple(
+        Weighed(
+            row.id, 0, 0, alone[at], nearest[at], random[at] if random else None, len(shots[at].nearest), score, weight
+        )
+        for at, (row, score, weight) in enumerate(zip(rows, scores, ica_weights(scores), strict=True))
+    )
+
+
+def _shared(question: str, shots: Sequence[tuple[str, str]]) -> float:
+    words, shown = question.split(), {word for text, _ in shots for word in text.split()}
+    return sum(word in shown for word in words) / len(words)

@@ -4,7 +4,7 @@ Three implementations: `student.local.LocalStudent` (a real model, in subprocess
 (the same, but a vLLM server answers) and `student.fakes.FakeStudent` (a table that learns, for tests of the loop).
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from curriculum.neighbours import Vectors
 from curriculum.plan_config import LessConfig, PreferenceWeight
 from curriculum.records import Arm, Message, Sampling, StudentAnswer
 from curriculum.round_records import Serving, TrainingRow
+from curriculum.training_config import TrainingConfig
 
 
 class Prompt(NamedTuple):
@@ -29,6 +30,14 @@ class AdapterFiles(NamedTuple):
     folder: Path | None
 
 
+class Shots(NamedTuple):
+    """Demonstrations that a row's loss is looked at after, as (question, answer) turns; the nearest first."""
+
+    nearest: Sequence[tuple[str, str]]
+    random: Sequence[tuple[str, str]] | None
+    """Where the score of random ones is subtracted."""
+
+
 class TrainingSettings(NamedTuple):
     """What one training is told beyond its rows; the rest comes from the config."""
 
@@ -39,6 +48,10 @@ class TrainingSettings(NamedTuple):
     """The folder of the adapter to go on from; none for a fresh one."""
     steps: int | None = None
     """Optimizer steps, where they are given: the last batches are left out, or the first ones taken again."""
+    training: TrainingConfig | None = None
+    """The config's section, where it is not the one the student was made with."""
+    shots: Mapping[str, Shots] | None = None
+    """By row id, where rows are weighed by in-context approximation."""
 
 
 class Target(NamedTuple):
@@ -67,6 +80,23 @@ class Progress(NamedTuple):
     note: str
 
 
+class Weighed(NamedTuple):
+    """What one scoring of the training set said of one row; losses in nats a target token."""
+
+    row_id: str
+    refresh: int
+    """Which scoring, from 0."""
+    step: int
+    """Optimizer steps done before it."""
+    alone: float
+    shown: float
+    random: float | None
+    demonstrations: int
+    """How many of the nearest fit."""
+    score: float
+    weight: float
+
+
 class TrainingResult(NamedTuple):
     """What a finished training reports; the adapter's files are in the folder it was given."""
 
@@ -78,6 +108,12 @@ class TrainingResult(NamedTuple):
     """Ids of training rows that were too long."""
     gradient_norms: tuple[float, ...] = ()
     """One an optimizer step, before clipping."""
+    weighed: tuple[Weighed, ...] = ()
+    """One a row and scoring, where rows are weighed."""
+    scoring_seconds: float = 0.0
+    """What that took."""
+    probabilities: tuple[float, ...] = ()
+    """Mean probability of the targets taught by DFT, one for each step that has any."""
 
 
 class Piece(NamedTuple):
@@ -178,6 +214,18 @@ class Student(Protocol):
         Raises:
             UserError: no target or candidate fits, or this base has no gradients of single rows.
             OutOfMemory: memory ran out, or the system killed the student; the message says what to change.
+        """
+        ...
+
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+    ) -> list[float]:
+        """How unsure an adapter is of each answer: the exact entropy at its first token, in nats, in the order given.
+
+        Args:
+            rows: prompts with their answer lines, of which only the shape is used.
+            adapter: the base or a trained one.
+            log: file the log goes to.
         """
         ...
 

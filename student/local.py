@@ -25,9 +25,11 @@ from student.interface import (
     Piece,
     Progress,
     Prompt,
+    Shots,
     Target,
     TrainingResult,
     TrainingSettings,
+    Weighed,
 )
 from student.subprocess_job import Event, Worker
 
@@ -171,6 +173,27 @@ class LocalStudent:
             ) from None
         return scores
 
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+    ) -> list[float]:
+        """The entropy of each answer's first token; see `student.first_token`.
+
+        Raises:
+            UserError: the base model cannot be had or used.
+            StudentError: the worker died.
+            OutOfMemory: with what to lower.
+        """
+        job = self._job("entropies") | {
+            "adapter": str(adapter.folder) if adapter.folder else None,
+            "batch_size": self._config.batch_size,
+            "prompts": [
+                {"id": at, "messages": [m.model_dump() for m in p.messages], "target": target}
+                for at, (p, target) in enumerate(rows)
+            ],
+        }
+        found = {event["id"]: event["entropy"] for event in self._inferred(job, log, "measuring entropies")}
+        return [found[at] for at in range(len(rows))]
+
     def _inferred(self, job: Event, log: Path, doing: str) -> Iterator[Event]:
         """A job's events, with advice where memory runs out."""
         try:
@@ -200,12 +223,12 @@ class LocalStudent:
             UserError: the base model cannot be had or used.
             TrainingError: the loss diverged or became NaN, memory ran out, or the worker died.
         """
-        training = self._training.model_copy(
+        training = (settings.training or self._training).model_copy(
             update={"learning_rate": settings.learning_rate, "epochs": settings.epochs}
         )
         job = self._job("train" if training.processes == 1 else "train_parallel") | {
             "base_name": self.base_name,
-            "rows": [self._row(row) for row in rows],
+            "rows": [self._row(row) | {"dft": training.has_dft(row)} | _shots(settings.shots, row) for row in rows],
             "training": training.model_dump(),
             "seed": settings.seed,
             "steps": settings.steps,
@@ -214,10 +237,16 @@ class LocalStudent:
             "log": str(log.absolute()),
         }
         result: Event = {}
+        weighed: list[Weighed] = []
+        scoring_seconds = 0.0
         try:
             for event in self._worker.run(job, log, failure=TrainingError):
                 if "step" in event:
                     progress(Progress(event["step"], event["total"], f"loss {event['loss']:.2f}"))
+                elif "refresh" in event:
+                    at = {"refresh": event["refresh"], "step": event["at"]}
+                    weighed += [Weighed(**at, row_id=row.pop("id"), **row) for row in event["rows"]]
+                    scoring_seconds += event["seconds"]
                 else:
                     result = event
         except OutOfMemory as error:
@@ -233,6 +262,9 @@ class LocalStudent:
             losses=tuple(result["losses"]),
             dropped=tuple(result["dropped"]),
             gradient_norms=tuple(result["gradient_norms"]),
+            weighed=tuple(weighed),
+            scoring_seconds=scoring_seconds,
+            probabilities=tuple(result["probabilities"]),
         )
 
     def close(self) -> None:
@@ -264,6 +296,10 @@ class LocalStudent:
 
 def _plain(prompt: Prompt) -> list[Event]:
     return [m.model_dump() for m in prompt.messages]
+
+
+def _shots(shots: Mapping[str, Shots] | None, row: TrainingRow) -> Event:
+    return shots[row.id]._asdict() if shots else {}
 
 
 Blanks = Mapping[str, tuple[StudentAnswer, Prompt]]

@@ -105,6 +105,23 @@ def weighted_loss(losses: "Tensor", batch: Batch, tokens: int) -> "Tensor":
     return (losses * batch.weights).sum() / tokens
 
 
+def dft_factors(losses: "Tensor", taught_so: "Tensor") -> "Tensor":
+    """What each token's loss is multiplied by: its own probability where DFT is wanted, else 1; a constant.
+
+    −sg(p)·ln p has the gradient of p times that of −ln p: tokens the model finds unlikely teach little, and where p
+    is 1 DFT and SFT are the same.
+
+    Args:
+        losses: −ln p of each target token.
+        taught_so: whether each is of a row that gets this loss.
+
+    Source: Wu et al. 2025, DFT (arXiv 2508.05629), equation 9.
+    """
+    import torch
+
+    return torch.where(taught_so, torch.exp(-losses.detach()), 1.0)
+
+
 def sum_over_ranks(parameters: Sequence["Parameter"], loss: "Tensor") -> "Tensor":
     """Replaces the gradients by their sums over all ranks, in one message; returns the sum of `loss`, a scalar.
 

@@ -9,18 +9,22 @@ import math
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curriculum.errors import TrainingError, UserError
+from curriculum.in_context import refresh_steps
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.records import Message
 from curriculum.training_config import TrainingConfig
 from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
+from student.in_context import TIMES_MAX_LENGTH, Shown, encode_shown, longest, weigh
 from student.lora import (
     add_lora,
+    dft_factors,
     draw_batches,
     learning_rate_factor,
     load_lora,
@@ -32,6 +36,7 @@ from student.lora import (
 from student.subprocess_job import Event, is_out_of_memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
@@ -42,6 +47,10 @@ class TrainingData(NamedTuple):
     """Each with what its epochs teach, in turn."""
     weights: list[float]
     dropped: list[str]
+    dft: Sequence[bool] = ()
+    """Whether each gets the loss DFT; none does where this is empty."""
+    shown: Sequence[Shown] = ()
+    """Each after demonstrations, where rows are weighed."""
 
     def epoch(self, number: int) -> list[EncodedRow]:
         """The rows as an epoch teaches them; epochs count from 0."""
@@ -65,16 +74,19 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
 
     training = TrainingConfig.model_validate(job["training"])
     base, tokenizer = load_base(Path(job["base"]), job["dtype"], max(1, job["threads"] // ranks), here(rank))
-    data = encode_rows(tokenizer, job["rows"], training.max_length)
+    data = encode_rows(tokenizer, job["rows"], training.max_length, longest(base, training.max_length))
     torch.manual_seed(job["seed"])
     model = load_lora(base, Path(job["start"])) if job["start"] else add_lora(base, training, job["base_name"])
     if rank > 0:
         torch.manual_seed(job["seed"] + rank)  # the adapter is the same on all; dropout must not be
     losses: list[float] = []
     gradient_norms: list[float] = []
+    probabilities: list[float] = []
     for event in fit(model, data, training, pad_id(tokenizer), job["seed"], rank, ranks, job["steps"]):
-        losses.append(event["loss"])
-        gradient_norms.append(event["gradient_norm"])
+        if "step" in event:
+            losses.append(event["loss"])
+            gradient_norms.append(event["gradient_norm"])
+            probabilities += [] if event["probability"] is None else [event["probability"]]
         yield event
     if rank > 0:
         return
@@ -94,37 +106,51 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
         "target_tokens": sum(row.target_length for row in taught),
         "losses": losses,
         "gradient_norms": gradient_norms,
+        "probabilities": probabilities,
         "dropped": data.dropped,
     }
 
 
-def encode_rows(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max_length: int) -> TrainingData:
-    """Rows (`id`, `messages`, `targets`, `weight`) as token ids; a row is dropped when none of its targets fits."""
-    data = TrainingData([], [], [])
+def encode_rows(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max_length: int, longest_shown: int | None = None
+) -> TrainingData:
+    """Rows (`id`, `messages`, `targets`, `weight`, and what their loss is made of: `dft`, `nearest`, `random`) as token
+    ids; a row is dropped when none of its targets fits.
+
+    Args:
+        tokenizer: of the base.
+        rows: as the caller's job has them.
+        max_length: most tokens of a row.
+        longest_shown: most tokens of a row with its demonstrations; with less, fewer of them are shown.
+    """
+    kept, weights, dft, shown, dropped = [], [], [], [], []
     for row in rows:
         messages = [Message.model_validate(m) for m in row["messages"]]
-        encoded = [encode_row(tokenizer, messages, target) for target in row["targets"]]
-        fitting = tuple(turn for turn in encoded if len(turn.input_ids) <= max_length)
-        if fitting:
-            data.rows.append(fitting)
-            data.weights.append(row["weight"])
-        else:
-            data.dropped.append(row["id"])
-    if not data.rows:
+        encoded = [(encode_row(tokenizer, messages, target), target) for target in row["targets"]]
+        fitting = [(turn, target) for turn, target in encoded if len(turn.input_ids) <= max_length]
+        if not fitting:
+            dropped.append(row["id"])
+            continue
+        kept.append(tuple(turn for turn, _ in fitting))
+        weights.append(row["weight"])
+        dft.append(row.get("dft", False))
+        if row.get("nearest") is not None:
+            shown.append(encode_shown(tokenizer, row, fitting[0][1], longest_shown or TIMES_MAX_LENGTH * max_length))
+    if not kept:
         raise TrainingError(f"expected rows of at most training.max_length ({max_length}) tokens, got none")
-    return data
+    return TrainingData(kept, weights, dropped, dft, shown)
 
 
 def seeded_batches(
     data: TrainingData, training: TrainingConfig, seed: int, steps: int | None = None
-) -> list[tuple[list[EncodedRow], list[float]]]:
-    """The batches of all epochs, each with its rows' weights; see `TrainingSettings.steps`."""
+) -> list[tuple[list[EncodedRow], list[int]]]:
+    """The batches of all epochs, each with its rows' places in the data; see `TrainingSettings.steps`."""
     generator = random.Random(seed)
     batches = []
     for number in range(training.epochs):
         rows = data.epoch(number)
         drawn = draw_batches([len(row.input_ids) for row in rows], training.batch_tokens, generator)
-        batches += [([rows[i] for i in batch], [data.weights[i] for i in batch]) for batch in drawn]
+        batches += [([rows[i] for i in batch], batch) for batch in drawn]
     return batches if steps is None else list(islice(cycle(batches), steps))
 
 
@@ -141,25 +167,43 @@ def fit(
 ) -> Iterator[Event]:
     """Trains the adapter of a model in place; yields `step`, `total`, `loss` and `gradient_norm` after each.
 
+    Where rows are to be weighed it does so before the first step, and again where `training.ica.refresh` says; each
+    time it yields `refresh`, counted from 0, `at`, the steps done, `seconds`, and `rows`: see `in_context.weigh`. Steps
+    with rows of the loss DFT tell the mean `probability` of these rows' targets; it is none in others.
     The optimizer is made here, unless the caller wants to look into it.
 
     Every one of `ranks` processes draws the same batches; of the rows of each, which are in order of length, one takes
     every `ranks`-th.
     """
+    import torch
+
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = optimizer or adam(model, training)
     batches = seeded_batches(data, training, seed, steps)
     losses: list[float] = []
+    weights = list(data.weights)
+    scored_at = refresh_steps(len(batches), training.ica.refresh) if data.shown else []
     model.train()
-    for step, (members, weights) in enumerate(batches):
+    for step, (members, places) in enumerate(batches):
+        if step in scored_at:
+            since = time.monotonic()
+            alone = [turns[0] for turns in data.rows]
+            weighed = weigh(model, alone, data.shown, training.batch_tokens, pad, rank, ranks)
+            weights = [weight * row["weight"] for weight, row in zip(data.weights, weighed, strict=True)]
+            seconds = time.monotonic() - since
+            yield {"refresh": scored_at.index(step), "at": step, "rows": weighed, "seconds": seconds}
         tokens = sum(row.target_length for row in members)
-        own = collate(members[rank::ranks], weights[rank::ranks], pad) if rank < len(members) else None
+        own, dft = None, None
+        if rank < len(members):
+            mine = slice(rank, None, ranks)
+            own = collate(members[mine], [weights[at] for at in places[mine]], pad)
+            dft = torch.tensor([data.dft[at] for at in places[mine]]) if any(data.dft) else None
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(step, len(batches), training.warmup_share)
-        loss, norm = _step(model, own, tokens, parameters, optimizer, training.max_grad_norm)
-        losses.append(loss)
+        done = _step(model, own, dft, tokens, parameters, optimizer, training.max_grad_norm)
+        losses.append(done["loss"])
         stop_if_diverged(losses)
-        yield {"step": step + 1, "total": len(batches), "loss": loss, "gradient_norm": norm}
+        yield {"step": step + 1, "total": len(batches)} | done
 
 
 def adam(model: Any, training: TrainingConfig) -> Any:
@@ -171,12 +215,20 @@ def adam(model: Any, training: TrainingConfig) -> Any:
 
 
 def _step(
-    model: Any, batch: Batch | None, tokens: int, parameters: list[Any], optimizer: Any, max_grad_norm: float
-) -> tuple[float, float]:
-    """One optimizer step; returns the mean loss of all targets, weights aside, and the gradient's norm.
+    model: Any,
+    batch: Batch | None,
+    dft: "Tensor | None",
+    tokens: int,
+    parameters: list[Any],
+    optimizer: Any,
+    max_grad_norm: float,
+) -> Event:
+    """One optimizer step: `loss`, the mean cross entropy of all targets, weights aside, `gradient_norm`, and the mean
+    `probability` of this process's targets that are taught by DFT.
 
     Args:
         batch: the rows of this process; none where a batch has fewer rows than there are processes.
+        dft: whether each of these rows is taught by DFT; none where no row is.
         tokens: targets of the whole batch.
     """
     import torch
@@ -184,17 +236,23 @@ def _step(
 
     device = parameters[0].device
     loss = torch.zeros((), device=device)
+    probability = None
     if batch is not None:
         batch = Batch(*(tensor.to(device) for tensor in batch))
         losses = token_losses(model, batch)
-        weighted_loss(losses, batch, tokens).backward()  # type: ignore[no-untyped-call]
+        counted = losses
+        if dft is not None and dft.any():
+            taught_so = dft.to(device)[batch.rows]
+            counted = losses * dft_factors(losses, taught_so)
+            probability = float(torch.exp(-losses.detach()[taught_so]).mean())
+        weighted_loss(counted, batch, tokens).backward()  # type: ignore[no-untyped-call]
         loss = losses.detach().sum() / tokens
     if is_initialized():
         loss = sum_over_ranks(parameters, loss)
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss), float(norm)
+    return {"loss": float(loss), "gradient_norm": float(norm), "probability": probability}
 
 
 def stop_if_diverged(losses: Sequence[float]) -> None:

@@ -180,6 +180,13 @@ class VllmStudent:
         self._worker.close()
         self._local.close()
 
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+    ) -> list[float]:
+        """As `LocalStudent` does, exactly: a server names the likeliest tokens only."""
+        self._free_memory()
+        return self._local.first_token_entropies(rows, adapter, log)
+
     def _free_memory(self) -> None:
         if self._server is not None and self._server.can_sleep and self._server.is_alive():
             self._forget()

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 from student.data_parallel import train_parallel
 from student.embeddings import embed
 from student.engine_worker import answer
+from student.first_token import entropies
 from student.loading import check, encode
 from student.ranking_worker import influence
 from student.subprocess_job import Event, serve
@@ -26,6 +27,7 @@ def work(job: Event) -> Iterator[Event]:
         "embed": embed,
         "encode": encode,
         "influence": influence,
+        "entropies": entropies,
         "train": train,
         "train_parallel": train_parallel,
     }

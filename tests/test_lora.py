@@ -19,7 +19,15 @@ from student.base_model import file_sha256
 from student.chat_format import collate, encode_row, prompt_messages
 from student.interface import TrainingSettings
 from student.local import LocalStudent
-from student.lora import add_lora, draw_batches, learning_rate_factor, save_adapter, token_losses, weighted_loss
+from student.lora import (
+    add_lora,
+    dft_factors,
+    draw_batches,
+    learning_rate_factor,
+    save_adapter,
+    token_losses,
+    weighted_loss,
+)
 from student.train_worker import TrainingData, encode_rows, fit, stop_if_diverged, train
 
 TRAINING = TrainingConfig(rank=4, alpha=8, learning_rate=1e-2, epochs=3, batch_tokens=128)
@@ -304,3 +312,60 @@ def test_two_trainings_give_the_same_bytes_and_another_seed_gives_others(tmp_pat
     assert result.target_tokens < result.training_tokens
     assert [p.done for p in reports[: result.steps]] == list(range(1, result.steps + 1))
     assert {p.total for p in reports[: result.steps]} == {result.steps}
+
+
+# DFT
+
+
+def test_dft_at_probability_one_is_sft_and_weighs_a_token_by_its_probability_elsewhere():
+    losses = torch.tensor([0.0, 0.5, 2.0, 2.0], requires_grad=True)
+    factors = dft_factors(losses, torch.tensor([True, True, True, False]))
+    close(factors, torch.tensor([0.0, 0.5, 2.0, 0.0]).neg().exp())
+    assert not factors.requires_grad
+
+
+def test_the_gradient_of_dft_by_hand(tokenizer, rows):
+    """−sg(p)·ln p has, in the logits z, the gradient p·(softmax(z) − onehot)."""
+    torch.manual_seed(0)
+    logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([1, 0, 6, 3, 3])
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    (losses * dft_factors(losses, torch.ones(5, dtype=torch.bool))).sum().backward()
+    shares = logits.detach().softmax(1)
+    wanted = shares[range(5), labels][:, None] * (shares - torch.nn.functional.one_hot(labels, 7))
+    close(logits.grad, wanted)
+
+
+@pytest.mark.parametrize(("dft", "differs"), [((False,) * 4, False), ((True, False, True, False), True), ((), False)])
+def test_a_training_teaches_the_rows_told_by_dft_and_reports_plain_losses(tokenizer, rows, dft, differs):
+    def train(of):
+        torch.manual_seed(0)
+        model = add_lora(make_model("llama", len(tokenizer)), TRAINING, "tiny")
+        data = TrainingData([(row,) for row in rows], [1.0] * 4, [], of)
+        return list(fit(model, data, TRAINING.model_copy(update={"loss": "dft"}), 2, seed=0))
+
+    plain, made = train(()), train(dft)
+    assert made[0]["loss"] == plain[0]["loss"], "before anything is learnt"
+    assert ([e["loss"] for e in made] != [e["loss"] for e in plain]) == differs
+    told = [e["probability"] for e in made if e["probability"] is not None]
+    assert bool(told) == differs and all(0 < p < 1 for p in told)
+
+
+@pytest.mark.parametrize(
+    ("loss", "skills", "wanted"),
+    [
+        ("sft", [], [False, False]),
+        ("dft", [], [True, True]),
+        ("dft", ["a"], [True, False]),
+        ("dft", ["c"], [False, True]),
+    ],
+)
+def test_dft_is_for_all_rows_or_those_of_some_skills(loss, skills, wanted):
+    training = TrainingConfig(loss=loss, dft_skills=skills)
+    made = [training_row(skill="a", skills=("a", "b")), training_row(skill="b", skills=("b", "c"))]
+    assert [training.has_dft(row) for row in made] == wanted
+
+
+def test_skills_of_a_loss_that_is_not_chosen_are_refused():
+    with pytest.raises(ValueError, match=r"dft_skills.*training\.loss: dft"):
+        TrainingConfig(dft_skills=["a"])

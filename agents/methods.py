@@ -1,0 +1,60 @@
+"""What the layers on a round's training did, gathered for its report from what its stages wrote."""
+
+from statistics import fmean
+
+from agents.demonstrations import HOLDOUT, WEIGHTS
+from agents.loop import Loop
+from agents.targets import CHOICES
+from curriculum.complexity import targets_report
+from curriculum.config import Config
+from curriculum.method_records import (
+    Demonstration,
+    MethodsReport,
+    RowWeight,
+    TargetChoice,
+    TargetsReport,
+    WeightsReport,
+)
+from curriculum.round_records import TrainingRow
+from curriculum.rundir import read_json, read_records
+
+
+def methods_report(loop: Loop, round_: int) -> MethodsReport | None:
+    """A trained round's layers; none where it has none."""
+    config = loop.config
+    rows = read_records(loop.run.round_stage(round_, "build") / "training_set.jsonl", TrainingRow)
+    dft = config.training.loss == "dft"
+    probabilities = read_json(loop.run.round_stage(round_, "train") / "losses.json").get("probabilities", [])
+    made = MethodsReport(
+        weights=_weights(loop, round_),
+        targets=_targets(loop, round_, config, rows),
+        dft_rows=sum(map(config.training.has_dft, rows)) if dft else None,
+        first_probability=probabilities[0] if dft and probabilities else None,
+    )
+    return made if made != MethodsReport() else None
+
+
+def _weights(loop: Loop, round_: int) -> WeightsReport | None:
+    file = loop.run.round_stage(round_, "train") / WEIGHTS
+    if not file.exists():
+        return None
+    every = read_records(file, RowWeight)
+    last = [w for w in every if w.refresh == every[-1].refresh]
+    return WeightsReport(
+        rows=len(last),
+        scorings=every[-1].refresh + 1,
+        neighbours=loop.config.training.ica.neighbours,
+        holdout=len(read_records(loop.run.round_stage(round_, "build") / HOLDOUT, Demonstration)),
+        subtract_random=loop.config.training.ica.subtract_random,
+        mean_score=fmean(w.score for w in last),
+        worse=sum(w.shown > w.alone for w in last),
+        lowest=min(w.weight for w in last),
+        highest=max(w.weight for w in last),
+    )
+
+
+def _targets(loop: Loop, round_: int, config: Config, rows: list[TrainingRow]) -> TargetsReport | None:
+    file = loop.run.round_stage(round_, "build") / CHOICES
+    if config.plan.targets == "gold" or not file.exists():
+        return None
+    return targets_report(config.plan.targets, read_records(file, TargetChoice), rows)

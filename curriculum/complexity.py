@@ -1,0 +1,100 @@
+"""Complexity-aware fine-tuning: short answers for what a student is sure of, worked solutions for the rest.
+
+Takes entropies, accepted solutions and token counts; returns each example's part and target texts, and what that saved.
+Asks nobody.
+
+Source: Goncharov et al. 2025, complexity-aware fine-tuning (arXiv 2506.21220): entropy of the first answer token, the
+lowest quarter easy, the highest hard. They train in two phases; here all parts are mixed. The random quarter is ours.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from curriculum.extraction import format_target
+from curriculum.method_records import Complexity, TargetChoice, TargetsReport
+from curriculum.records import Example, content_id
+from curriculum.round_records import TrainingRow
+
+ComplexityRule = Literal["complexity", "complexity_random"]
+
+
+class Target(NamedTuple):
+    """What an example is taught with, and why."""
+
+    choice: TargetChoice
+    texts: tuple[str, ...]
+    """One, or one of each accepted solution, in turn."""
+
+
+def split_parts(keys: Mapping[str, float | str], easy: float, hard: float) -> dict[str, Complexity]:
+    """The lowest share `easy` of the examples, the highest share `hard`, and the middle; counts are rounded.
+
+    Args:
+        keys: example id → entropy, or another value to order by; ties by id.
+        easy: from 0 to 1.
+        hard: from 0 to 1, with `easy` at most 1.
+    """
+    ordered = sorted(keys, key=lambda id_: (keys[id_], id_))
+    n_hard = round(hard * len(ordered))
+    n_easy = min(round(easy * len(ordered)), len(ordered) - n_hard)
+    parts: dict[str, Complexity] = dict.fromkeys(ordered, "middle")
+    parts |= dict.fromkeys(ordered[:n_easy], "easy")
+    parts |= dict.fromkeys(ordered[len(ordered) - n_hard :], "hard")
+    return parts
+
+
+def random_keys(ids: Iterable[str], seed: int) -> dict[str, str]:
+    """Keys that put the examples into a random order: the control of the order by entropy."""
+    return {id_: content_id([seed, "complexity", id_]) for id_ in ids}
+
+
+def choose_targets(
+    examples: Sequence[Example],
+    parts: Mapping[str, Complexity],
+    entropies: Mapping[str, float],
+    accepted: Mapping[str, Sequence[str]],
+    tokens: Mapping[str, tuple[int, int]],
+) -> dict[str, Target]:
+    """The targets of new examples, by id: of the hard part the accepted solutions, of the rest the answer alone.
+
+    Args:
+        examples: distinct ones.
+        parts: of each, from `split_parts`.
+        entropies: of each; empty where chance decides.
+        accepted: example id → its worked solutions that the grader finds right; those of no example may be missing.
+        tokens: of each the response tokens of the short target and of the first worked one.
+    """
+    made = {}
+    for example in examples:
+        part, solutions = parts[example.id], accepted.get(example.id, ())
+        worked = part == "hard" and bool(solutions)
+        why = f"the {part} part by {'entropy' if entropies else 'chance'}"
+        if part == "hard" and not worked:
+            why += ", but no worked solution that the grader accepts"
+        choice = TargetChoice(
+            example_id=example.id,
+            entropy=entropies.get(example.id),
+            part=part,
+            form="solution" if worked else "answer",
+            reason=why,
+            answer_tokens=tokens[example.id][0],
+            solution_tokens=tokens[example.id][1],
+        )
+        forms = solutions if worked else (None,)
+        made[example.id] = Target(choice, tuple(format_target(example.gold, form) for form in forms))
+    return made
+
+
+def targets_report(rule: ComplexityRule, choices: Iterable[TargetChoice], rows: Iterable[TrainingRow]) -> TargetsReport:
+    """What a round's choices were and saved, over its new rows: an example counts as often as it is a row."""
+    by_id = {choice.example_id: choice for choice in choices}
+    taught = [by_id[row.example_id] for row in rows if row.origin != "replay"]
+    return TargetsReport(
+        rule=rule,
+        rows=dict(sorted(Counter(choice.part for choice in taught).items())),
+        solutions=sum(choice.form == "solution" for choice in taught),
+        without=sum(choice.part == "hard" and choice.form == "answer" for choice in taught),
+        tokens=sum(c.solution_tokens if c.form == "solution" else c.answer_tokens for c in taught),
+        all_solutions=sum(choice.solution_tokens for choice in taught),
+    )

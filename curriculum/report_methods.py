@@ -1,0 +1,74 @@
+"""The wording of what the layers on a round's training did: weights by demonstrations, forms of targets, the loss.
+
+Takes values of a report and returns plain text, not escaped for any medium, as `report_words` does.
+"""
+
+from curriculum.method_records import MethodsReport, TargetsReport, WeightsReport
+from curriculum.report import RoundReport, Timings
+from curriculum.report_words import duration, percent
+
+LOW_PROBABILITY = 0.3
+"""Mean probability of the targets below which DFT teaches little of them: nearly all of its factors are near 0."""
+
+
+def methods_words(round_: RoundReport, timings: Timings) -> str:
+    """What the round's layers did, in a few sentences; empty where it has none."""
+    made = round_.methods
+    if made is None:
+        return ""
+    parts = (
+        _weights(made.weights, round_.round, timings) if made.weights else "",
+        _targets(made.targets) if made.targets else "",
+        _dft(made),
+    )
+    return " ".join(part for part in parts if part)
+
+
+def _weights(made: WeightsReport, round_: int, timings: Timings) -> str:
+    often = "once, before the first step" if made.scorings == 1 else f"{made.scorings} times over the training"
+    less = ", less the score of random ones" if made.subtract_random else ""
+    return (
+        f"Rows were weighed by in-context approximation, scored {often}: the loss alone less the loss after "
+        f"{made.neighbours} demonstrations of {made.holdout} pool examples set aside{less}. Mean score "
+        f"{made.mean_score:+.3f} nats a token; {made.worse} of {made.rows} rows are harder after their demonstrations "
+        f"than alone. Weights from {made.lowest:.2f} to {made.highest:.2f}, mean 1.{_overhead(round_, timings)}"
+    )
+
+
+def _overhead(round_: int, timings: Timings) -> str:
+    """What scoring took beside the rest of the training."""
+    stages = {t.stage: t for t in timings.stages if t.round == round_}
+    if "train" not in stages or stages["train"].scoring_seconds is None:
+        return ""
+    scoring = stages["train"].scoring_seconds
+    training = stages["train"].seconds - scoring
+    if "build" in stages:
+        scoring += stages["build"].scoring_seconds or 0.0
+    if training <= 0:
+        return ""
+    return (
+        f" Choosing and scoring took {duration(scoring)}, {percent(scoring / training)} of the training's "
+        f"{duration(training)} (the paper's claim: 1.5 %, theirs, on GPUs)."
+    )
+
+
+def _targets(made: TargetsReport) -> str:
+    how = "entropy of the first answer token, exact" if made.rule == "complexity" else "chance, the control of entropy"
+    parts = ", ".join(f"{made.rows.get(part, 0)} {part}" for part in ("easy", "middle", "hard"))
+    without = f" ({made.without} hard ones have none that the grader accepts)" if made.without else ""
+    saved = f"{percent(1 - made.tokens / made.all_solutions)} saved" if made.all_solutions else "nothing to save"
+    return (
+        f"Form of the new rows' targets by {how}: {parts}; {made.solutions} with a worked solution{without}. Response "
+        f"tokens an epoch: {made.tokens}, with all worked solutions {made.all_solutions}: {saved} (the paper: 81 %, "
+        "theirs, at equal accuracy)."
+    )
+
+
+def _dft(made: MethodsReport) -> str:
+    if made.dft_rows is None:
+        return ""
+    began = ""
+    if made.first_probability is not None:
+        low = ": DFT teaches little of targets so unlikely" if made.first_probability < LOW_PROBABILITY else ""
+        began = f"; their targets began at a mean probability of {made.first_probability:.2f}{low}"
+    return f"Loss DFT for {made.dft_rows} rows{began}."

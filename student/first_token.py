@@ -1,0 +1,72 @@
+"""How unsure a student is of an answer: the exact entropy at its first token, over the whole vocabulary.
+
+A worker's job: one forward pass over each prompt, and the beginning of an answer, with no label in it.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from curriculum.extraction import ANSWER_MARK
+from curriculum.records import Message
+from student.chat_format import EncodedRow, encode_row, pad_id
+from student.embeddings import pad_right
+from student.loading import load_student
+from student.subprocess_job import Event
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+
+def entropies(job: Event) -> Iterator[Event]:
+    """Of each prompt of a job: `id` and `entropy`, in nats.
+
+    The student is made to begin with `Answer:`, and what is measured is its first token after that. What stands before
+    it is the prompt, the mark and, for tokenizers that read a space before a digit as a token of its own, that space:
+    the shape of the gold answer says which, its content is not read.
+
+    Args:
+        job: `base`, `adapter`, `dtype`, `threads`, `batch_size`, `prompts` (each `id`, `messages`, and `target`: the
+            answer line).
+
+    Source: Goncharov et al. 2025 (arXiv 2506.21220): h = −Σ p·ln p of the first answer token.
+    """
+    model, tokenizer = load_student(job)
+    prompts = []
+    for prompt in job["prompts"]:
+        row = encode_row(tokenizer, [Message.model_validate(m) for m in prompt["messages"]], prompt["target"])
+        prompts.append((prompt["id"], row.input_ids[: answer_begin(tokenizer, row)]))
+    prompts.sort(key=lambda p: (-len(p[1]), p[0]))
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    for at in range(0, len(prompts), job["batch_size"]):
+        batch = prompts[at : at + job["batch_size"]]
+        ids, mask = pad_right([tokens for _, tokens in batch], pad_id(tokenizer))
+        ends = torch.tensor([len(tokens) - 1 for _, tokens in batch])
+        hook = head.register_forward_pre_hook(lambda _, inputs, ends=ends: (inputs[0][range(len(ends)), ends],))
+        try:
+            with torch.inference_mode():
+                logits = model(
+                    input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
+                ).logits
+        finally:
+            hook.remove()
+        for (id_, _), value in zip(batch, entropy(logits).tolist(), strict=True):
+            yield {"id": id_, "entropy": value}
+
+
+def entropy(logits: "Tensor") -> "Tensor":
+    """−Σ p·ln p over the last dimension, in nats, from 0 to the logarithm of its size."""
+    shares = torch.log_softmax(logits.double(), -1)
+    return -(shares.exp() * shares).nan_to_num(0.0).sum(-1).clamp(-math.log(logits.shape[-1]), 0.0)
+
+
+def answer_begin(tokenizer: "PreTrainedTokenizerBase", row: EncodedRow) -> int:
+    """The place of the first token of a row's answer, after `Answer:`."""
+    target = list(row.input_ids[row.prompt_length :])
+    for number in range(1, len(target) + 1):
+        if len(str(tokenizer.decode(target[:number])).strip()) > len(ANSWER_MARK):
+            return row.prompt_length + number - 1
+    return row.prompt_length
