@@ -33,7 +33,8 @@ from curriculum.allocation import allocate
 from curriculum.approval import automatic, decision_faults, decision_words, plan_decision
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide
-from curriculum.plan import check_edited, make_plan
+from curriculum.plan import make_plan
+from curriculum.plan_check import check_edited
 from curriculum.plan_file import (
     APPROVED,
     PROPOSED,

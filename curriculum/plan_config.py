@@ -25,6 +25,12 @@ class PlanConfig(Section):
     """How a round's rows are chosen."""
 
     rows_per_round: int = Field(gt=0, le=10_000_000, description="new rows each round")
+    draws_per_failure: int | None = Field(
+        default=None,
+        ge=1,
+        description="rows for each missing skill of each difficult question, rows_per_round at most (STAT's k is 5); "
+        "null takes rows_per_round",
+    )
     allocation: Rule = Field(default="even", description="what splits the new rows over skills that are missing")
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
@@ -54,4 +60,6 @@ class PlanConfig(Section):
             raise ValueError(
                 "`plan.by: llm` has no row to plan: lower plan.uniform_floor, or raise plan.rows_per_round"
             )
+        if self.by == "llm" and self.draws_per_failure is not None:
+            raise ValueError("`plan.draws_per_failure` is for the rule: an LLM plans `plan.rows_per_round` rows")
         return self

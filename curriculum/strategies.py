@@ -79,6 +79,7 @@ def parse_strategies(text: str) -> tuple[Strategy, ...]:
 def strategy_config(config: Config, strategy: Strategy) -> Config:
     """The config of a strategy's one round: everything but what chooses the rows is the bench's."""
     change: dict[str, Any] = {"allocation": "failures", "write_share": 0.0, "replay_rows": None, "by": "rule"}
+    change["draws_per_failure"] = None  # all have as many tokens
     if strategy in ("uniform", "uniform_again", "hard", "generated_uniform"):
         change["uniform_floor"] = 1.0
     if strategy in WRITTEN:

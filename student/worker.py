@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 from student.data_parallel import train_parallel
 from student.engine_worker import answer
 from student.loading import check, encode
+from student.step_scoring import score_steps
 from student.subprocess_job import Event, serve
 from student.train_worker import train
 
@@ -19,6 +20,7 @@ from student.train_worker import train
 def work(job: Event) -> Iterator[Event]:
     """Does a job: `do` says which."""
     jobs = {"answer": answer, "check": check, "encode": encode, "train": train, "train_parallel": train_parallel}
+    jobs["score_steps"] = score_steps
     return jobs[job["do"]](job)
 
 
