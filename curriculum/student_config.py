@@ -113,6 +113,11 @@ class StudentConfig(Section):
     base: str = Field(default="smollm2-135m", min_length=1, description="`smollm2-135m`, a Hub name, or a local folder")
     revision: str | None = Field(default=None, description="Hub revision; null takes the newest")
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    quantise: Literal["nf4"] | None = Field(
+        default=None,
+        description="keep the base in 4 bits (QLoRA), by bitsandbytes; answered for by the transformers engine alone. "
+        "Exports and forecasts of memory are of the whole weights",
+    )
     engine: Literal["auto", "vllm", "transformers", "fake"] = Field(
         default="auto",
         description="who answers: auto is vllm where there is a GPU and vllm is installed, else transformers; a new "
@@ -156,6 +161,15 @@ class StudentConfig(Section):
     def _one_system_prompt(self) -> "StudentConfig":
         if self.system_prompt is not None and self.system_prompt_file is not None:
             raise ValueError("student.system_prompt and student.system_prompt_file exclude each other: give one")
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_here(self) -> "StudentConfig":
+        if self.quantise is not None and (self.engine == "vllm" or self.vllm.urls):
+            raise ValueError(
+                "`student.quantise` goes with `student.engine: transformers`: a vLLM server would answer with other "
+                "weights than those trained on"
+            )
         return self
 
     @model_validator(mode="after")

@@ -38,9 +38,9 @@ def answer(job: Event) -> Iterator[Event]:
     Raises:
         UserError: the model is of a kind that this engine cannot serve.
     """
-    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here())
+    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here(), job.get("quantise"))
     if job["adapter"]:
-        model = _merge(model, job["adapter"])
+        model = _with_adapter(model, job["adapter"])
     model.train(False)
     use_grouped_attention(model)
     sampling = Sampling.model_validate(job["sampling"])
@@ -79,10 +79,12 @@ def partition(prompts: Sequence[EncodedPrompt], batch_size: int) -> list[list[En
     return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
 
-def _merge(model: Any, adapter: str) -> Any:
+def _with_adapter(model: Any, adapter: str) -> Any:
+    """The model with an adapter: merged, or beside weights of 4 bits, which would round it."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()
+    taught = PeftModel.from_pretrained(model, adapter, local_files_only=True)
+    return taught.get_base_model() if getattr(model, "is_quantized", False) else taught.merge_and_unload()
 
 
 def _answer(prompt: EncodedPrompt, tokens: list[int], stops: Sequence[int], tokenizer: Any) -> Event:

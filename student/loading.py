@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curriculum.errors import UserError
 from curriculum.records import Message
@@ -28,7 +28,7 @@ def here(rank: int = 0) -> str:
 
 
 def load_base(
-    folder: Path, dtype: str, threads: int, device: str = "cpu"
+    folder: Path, dtype: str, threads: int, device: str = "cpu", quantise: str | None = None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Loads a model folder, and makes this process deterministic for a number of threads.
 
@@ -37,6 +37,9 @@ def load_base(
         dtype: `bfloat16` or `float32`; see `native_dtype`.
         threads: CPU threads; the roundings depend on them.
         device: `cpu`, or a GPU such as `cuda:0`, where not every operation is deterministic.
+        quantise: `nf4` keeps the linear layers but the output in 4 bits and computes in `dtype`; none keeps all.
+
+    Source of `nf4`: Dettmers et al. 2023, QLoRA, section 3 (without double quantisation), by bitsandbytes.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -52,9 +55,29 @@ def load_base(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **_four_bits(native_dtype(dtype, device), device) if quantise else {},
         )
-    model.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides what it takes
+    if not quantise:
+        model.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides what it takes
     return model, _load_tokenizer(folder)
+
+
+def _four_bits(dtype: "torch.dtype | None" = None, device: str = "cpu") -> dict[str, Any]:
+    """What `from_pretrained` is told to keep weights in 4 bits on a device.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise UserError(
+            "student.quantise: expected bitsandbytes to be installed, got none. Install it: pip install "
+            "'tutelage[quantise]', or leave student.quantise out"
+        )
+    kept = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": kept, "device_map": {"": device}}
 
 
 @contextmanager
@@ -83,6 +106,8 @@ def check(job: Event) -> Iterator[Event]:
     folder = Path(job["base"])
     with _told_when_unreadable(folder):
         AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if job.get("quantise"):
+        _four_bits()
     encode_row(_load_tokenizer(folder), [Message.model_validate(m) for m in job["messages"]], job["target"])
     yield {"checked": str(folder)}
 
