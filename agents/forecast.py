@@ -168,7 +168,8 @@ def _drawn(config: Config) -> int:
     if signals is None:
         return without_gold
     measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
-    return without_gold + signals.samples * (config.rounds * splits.probe + ((splits.pool or 0) if measured else 0))
+    pool = (splits.pool or 0) * (config.rounds if config.plan.difficulty == "adaptive" else int(measured))
+    return without_gold + signals.samples * (config.rounds * splits.probe + pool)
 
 
 def _extra_answers(config: Config) -> int:

@@ -34,7 +34,7 @@ from curriculum.report_html import render_html
 from curriculum.report_probe import profile_set_note
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import cut_words, decision_words, student_notes
-from curriculum.round_records import Adapter, Allocation, DroppedRow, Serving, TrainingRow
+from curriculum.round_records import Adapter, Allocation, DroppedRow, TrainingRow
 from curriculum.rundir import (
     DONE,
     RunDir,
@@ -45,6 +45,7 @@ from curriculum.rundir import (
     write_atomic,
     write_record,
 )
+from curriculum.serving_records import Serving
 from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherForecast, TeacherReport
 from student.interface import AdapterFiles
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs, write_failures
+from agents.pool_difficulty import draw_by_difficulty, pool_difficulty, with_bins
 from agents.teacher import WriteOrder
 from curriculum.duplicates import SeenQuestions
 from curriculum.errors import DataError, TrainingError, UserError
@@ -25,6 +26,8 @@ def build(loop: Loop, state: State) -> State:
     """Pool rows, newly written rows and replay become the round's training set."""
     round_ = state["round"]
     earlier = earlier_outputs(loop, round_)
+    if loop.plan(round_).difficulty is not None:
+        earlier += pool_difficulty(loop, round_).folders
     inputs = stage_inputs(loop, loop.run.stage_path("label"), loop.run.round_stage(round_, "approve"), *earlier)
 
     def work(folder: Path) -> Mapping[str, Any]:
@@ -49,7 +52,12 @@ def chosen_rows(loop: Loop, plan: RoundPlan, made: "Made") -> tuple[PoolDraw, li
     """What a plan draws from the pool; and with it, what was written and what is replayed, the round's training set."""
     accepted = [row for r in accepted_rounds(loop, plan.round) for row in loop.new_rows(r)]
     used = Counter(row.example_id for row in accepted)
-    drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats)
+    pool, repeats = pool_index(loop), loop.config.plan.max_repeats
+    measured = pool_difficulty(loop, plan.round) if plan.difficulty is not None else None
+    if measured is not None:
+        drawn = draw_by_difficulty(plan, pool, used, repeats, measured)
+    else:
+        drawn = draw_pool(plan, pool, used, repeats)
     rows = training_rows(
         plan,
         drawn.draws,
@@ -61,7 +69,7 @@ def chosen_rows(loop: Loop, plan: RoundPlan, made: "Made") -> tuple[PoolDraw, li
         loop.config.plan.uniform_floor,
         loop.config.plan.allocation,
     )
-    return drawn, rows
+    return drawn, with_bins(rows, plan.round, measured) if measured is not None else rows
 
 
 def earlier_outputs(loop: Loop, round_: int) -> list[Path]:

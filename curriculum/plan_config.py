@@ -32,6 +32,11 @@ class PlanConfig(Section):
         "null takes rows_per_round",
     )
     allocation: Rule = Field(default="even", description="what splits the new rows over skills that are missing")
+    difficulty: Literal["any", "adaptive"] = Field(
+        default="any",
+        description="adaptive: pool rows by how hard they are for the student (by drawn answers to the whole pool with "
+        "student.signals, else by the length of worked solutions), easier or harder by what the last training did",
+    )
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
     max_repeats: int = Field(default=4, ge=1, description="most uses of one example in a training set")

@@ -153,6 +153,34 @@ class SkillPlan(Part):
     reason: str
 
 
+Bin = Literal["easy", "middle", "hard"]
+"""A third of a skill's pool items, by how hard they are for the student; or of the gate's items."""
+BINS: tuple[Bin, ...] = ("easy", "middle", "hard")
+Measure = Literal["pass_rate", "solution_length"]
+"""What tells hard items from easy ones: right drawn answers, or the length of worked solutions."""
+
+
+class DifficultySlice(Part):
+    """What the last training changed on the gate items of one difficulty."""
+
+    bin: Bin
+    items: int = Field(ge=1)
+    gained: int = Field(ge=0)
+    lost: int = Field(ge=0)
+    p_up: float = Field(description="one-sided, against a retrain with another seed")
+    p_down: float
+
+
+class DifficultyPlan(Part):
+    """How hard a round's pool rows are to be for the student; see `difficulty`."""
+
+    measure: Measure
+    focus: tuple[Bin, ...] = Field(min_length=1, description="the bins that get most rows; every bin gets some")
+    items: dict[Bin, int] = Field(description="pool items in each bin")
+    slices: tuple[DifficultySlice, ...] = Field(description="of the last training; empty before the first")
+    reason: str
+
+
 class RoundPlan(Record):
     """What a round will do. A person may edit the approved copy."""
 
@@ -176,6 +204,7 @@ class RoundPlan(Record):
     learning_rate: float = Field(gt=0)
     epochs: int = Field(ge=1)
     seed: int
+    difficulty: DifficultyPlan | None = Field(default=None, exclude_if=lambda value: value is None)
     changed: str | None = Field(default=None, description="after a rollback: what this plan does differently")
 
     @property
@@ -249,32 +278,6 @@ class Adapter(Record):
     steps: int
     first_loss: float
     last_loss: float
-
-
-class Canary(Part):
-    """Whether the served weights are the trainer's, by log-probabilities of the same prompts.
-
-    Distances are mean absolute differences in nats a token from what the trainer computes with its adapter.
-    """
-
-    verdict: Literal["same", "other", "undecidable"]
-    prompts: int = Field(ge=1)
-    tokens: int = Field(ge=1)
-    served: float = Field(ge=0, description="of what the server computes")
-    others: dict[str, float] = Field(description="of the base and of the adapter served before, by name")
-
-
-class Serving(Record):
-    """Which weights answered: what was served, the hashes of its files, and the checks it passed."""
-
-    engine: str = Field(description="name and version")
-    adapter: str
-    how: Literal["base", "merged", "runtime"]
-    model: str = Field(description="the name the server knows it by")
-    dtype: str
-    files: dict[str, str] = Field(description="file name → SHA-256, of the merged weights or of the adapter")
-    same_text: int = Field(ge=0, description="items whose prompt server and trainer made the same tokens of")
-    canary: Canary | None = Field(description="none for the base, where there is no adapter to tell apart")
 
 
 class GateSkill(Part):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from curriculum.records import Arm, Message, Sampling, StudentAnswer
-from curriculum.round_records import Serving, TrainingRow
+from curriculum.round_records import TrainingRow
+from curriculum.serving_records import Serving
 
 
 class Prompt(NamedTuple):
