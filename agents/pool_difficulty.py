@@ -8,12 +8,13 @@ from agents.evaluation import evaluate_split, sample_split
 from agents.history import adapter_before, gate_decision, past_rounds, pool_index
 from agents.loop import Loop
 from curriculum.difficulty import Key, by_bin, choose, joined, pool_bins, signal_key, slices_of
+from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, Measure
 from curriculum.errors import UserError
 from curriculum.extraction import taught_texts
 from curriculum.gate import answered_right
 from curriculum.mixture import Pool, PoolDraw, draw_pool
 from curriculum.records import Example
-from curriculum.round_records import Bin, DifficultyPlan, DifficultySlice, Measure, RoundPlan, TrainingRow
+from curriculum.round_records import RoundPlan, TrainingRow
 
 
 class PoolDifficulty(NamedTuple):
@@ -25,7 +26,7 @@ class PoolDifficulty(NamedTuple):
 
 
 def pool_difficulty(loop: Loop, round_: int) -> PoolDifficulty:
-    """The pool in bins for the adapter that a round begins with: by its drawn answers with `student.signals`, else by the worked solutions.
+    """The pool in bins for the adapter that a round begins with: by its drawn answers, else by the worked solutions.
 
     Raises:
         UserError: there are neither.

@@ -13,11 +13,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from statistics import fmean
+from typing import get_args
 
+from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, Measure
 from curriculum.gate_odds import gate_p_value
 from curriculum.mixture import Draw, Pool, PoolDraw, apportion, room_left
-from curriculum.round_records import BINS, Bin, DifficultyPlan, DifficultySlice, ItemSignals, Measure, RoundPlan
+from curriculum.round_records import ItemSignals, RoundPlan
 
+BINS: tuple[Bin, ...] = get_args(Bin)
 FLOOR = Fraction(1, 10)
 """Of a skill's pool rows, what every bin gets at least."""
 FEW, MANY = 1000, 100_000
@@ -169,7 +172,7 @@ def by_bin(
     members = {}
     parts = []
     for part in plan.skills:
-        rows = apportion(shares, part.pool_rows)
+        rows = apportion({str(name): share for name, share in shares.items()}, part.pool_rows)
         holds = {}
         for name in BINS:
             at = pool.members.get(part.skill, room[:0])

@@ -1,7 +1,7 @@
 """The wording of how hard a round's pool rows were to be for the student, and of what moved them."""
 
+from curriculum.difficulty_records import DifficultyPlan, DifficultySlice
 from curriculum.report_words import points
-from curriculum.round_records import DifficultyPlan, DifficultySlice
 
 BY = {
     "pass_rate": "how often the student is right in drawn answers, then the entropy at their first token",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from curriculum.difficulty_records import DifficultyPlan
 from curriculum.records import Change, Message, Origin, Part, Rate, Record, ShrunkRate
 
 
@@ -150,34 +151,6 @@ class SkillPlan(Part):
     share: float = Field(ge=0, le=1, description="the skill's share of this round's new rows")
     pool_rows: int = Field(ge=0, description="pool rows to draw for it (STAT-Sel)")
     written_rows: dict[int, int] = Field(description="rows to write for it (STAT-Syn), by difficulty")
-    reason: str
-
-
-Bin = Literal["easy", "middle", "hard"]
-"""A third of a skill's pool items, by how hard they are for the student; or of the gate's items."""
-BINS: tuple[Bin, ...] = ("easy", "middle", "hard")
-Measure = Literal["pass_rate", "solution_length"]
-"""What tells hard items from easy ones: right drawn answers, or the length of worked solutions."""
-
-
-class DifficultySlice(Part):
-    """What the last training changed on the gate items of one difficulty."""
-
-    bin: Bin
-    items: int = Field(ge=1)
-    gained: int = Field(ge=0)
-    lost: int = Field(ge=0)
-    p_up: float = Field(description="one-sided, against a retrain with another seed")
-    p_down: float
-
-
-class DifficultyPlan(Part):
-    """How hard a round's pool rows are to be for the student; see `difficulty`."""
-
-    measure: Measure
-    focus: tuple[Bin, ...] = Field(min_length=1, description="the bins that get most rows; every bin gets some")
-    items: dict[Bin, int] = Field(description="pool items in each bin")
-    slices: tuple[DifficultySlice, ...] = Field(description="of the last training; empty before the first")
     reason: str
 
 

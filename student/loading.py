@@ -7,6 +7,7 @@ run and only safetensors are read.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,14 +70,15 @@ def _four_bits(dtype: "torch.dtype | None" = None, device: str = "cpu") -> dict[
         UserError: bitsandbytes is not installed.
     """
     from transformers import BitsAndBytesConfig
-    from transformers.utils import is_bitsandbytes_available
 
-    if not is_bitsandbytes_available():
+    if find_spec("bitsandbytes") is None:
         raise UserError(
             "student.quantise: expected bitsandbytes to be installed, got none. Install it: pip install "
             "'tutelage[quantise]', or leave student.quantise out"
         )
-    kept = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    kept = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
     return {"quantization_config": kept, "device_map": {"": device}}
 
 

@@ -18,6 +18,7 @@ from agents.graph import run_plain
 from agents.reporting import write_pages
 from curriculum.config import load_config
 from curriculum.difficulty import (
+    BINS,
     FLOOR,
     bin_shares,
     by_bin,
@@ -29,19 +30,11 @@ from curriculum.difficulty import (
     slices_of,
     start_focus,
 )
+from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice
 from curriculum.errors import UserError
 from curriculum.mixture import draw_pool, index_pool, room_left
 from curriculum.report_difficulty import difficulty_words
-from curriculum.round_records import (
-    BINS,
-    Bin,
-    DifficultyPlan,
-    DifficultySlice,
-    ItemSignals,
-    RoundPlan,
-    SkillPlan,
-    TrainingRow,
-)
+from curriculum.round_records import ItemSignals, RoundPlan, SkillPlan, TrainingRow
 
 
 def plan_of(rows: Mapping[str, int]) -> RoundPlan:

@@ -37,7 +37,7 @@ def test_every_job_is_told(tmp_path: Path) -> None:
 
 
 def test_without_bitsandbytes_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: False)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     base = make_tiny_model(tmp_path / "tiny")
     job = {"base": str(base), "quantise": "nf4", "messages": [{"role": "user", "content": "x"}], "target": "y"}
     with pytest.raises(UserError, match=r"tutelage\[quantise\]"):
