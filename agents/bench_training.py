@@ -131,7 +131,7 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     plan, config = own.plan(of.round), strategy_config(loop.config, strategy)
     made = write_rows(loop, plan)
     used = Counter(row.example_id for row in of.warm_up)
-    drawn = draw_pool(plan, strategy_pool(strategy, of.pool), used, config.plan.max_repeats)
+    drawn = draw_pool(plan, strategy_pool(strategy, of.pool, of.bins), used, config.plan.max_repeats)
     labels = {**loop.labels, **{r.example_id: r for r in made.labels}}
     settings = config.plan.uniform_floor, config.plan.allocation
     rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, taught_texts, *settings)

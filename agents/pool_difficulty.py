@@ -15,6 +15,7 @@ from curriculum.gate import answered_right
 from curriculum.mixture import Pool, PoolDraw, draw_pool
 from curriculum.records import Example
 from curriculum.round_records import RoundPlan, TrainingRow
+from student.interface import AdapterFiles
 
 
 class PoolDifficulty(NamedTuple):
@@ -26,26 +27,37 @@ class PoolDifficulty(NamedTuple):
 
 
 def pool_difficulty(loop: Loop, round_: int) -> PoolDifficulty:
-    """The pool in bins for the adapter that a round begins with: by its drawn answers, else by the worked solutions.
+    """The pool in bins for the adapter that a round begins with.
 
     Raises:
-        UserError: there are neither.
+        UserError: there are neither drawn answers nor a worked solution of every item.
+        StudentError: the engine failed on more than a tenth of the answers.
+        StopRequested: a stop was asked for; everything answered so far is journalled.
+    """
+    measured = measured_pool(loop, loop.adapter_files(*adapter_before(loop, round_)))
+    if measured is None:
+        raise UserError(
+            "plan.difficulty: adaptive has to know how hard rows are: expected student.signals, or a worked solution "
+            "of every pool item, got neither. Set student.signals to {samples: 4}, give data.columns.solutions, or set "
+            "plan.difficulty to any"
+        )
+    return measured
+
+
+def measured_pool(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty | None:
+    """The pool in bins: by drawn answers with `student.signals`, else by worked solutions; none where not all have one.
+
+    Raises:
         StudentError: the engine failed on more than a tenth of the answers.
         StopRequested: a stop was asked for; everything answered so far is journalled.
     """
     pool = pool_index(loop)
     if loop.config.student.signals is not None:
-        sampled = sample_split(loop, loop.adapter_files(*adapter_before(loop, round_)), "pool")
+        sampled = sample_split(loop, adapter, "pool")
         keys = {item.example_id: key for item in sampled.signals if (key := signal_key(item)) is not None}
         return PoolDifficulty("pass_rate", pool_bins(keys, pool), [sampled.folder])
     lengths = _lengths(loop.split("pool"))
-    if len(lengths) < len(pool.ids):
-        raise UserError(
-            "plan.difficulty: adaptive has to know how hard rows are: expected student.signals, or a worked solution "
-            f"of every pool item, got {len(lengths)} of {len(pool.ids)}. Set student.signals to {{samples: 4}}, give "
-            "data.columns.solutions, or set plan.difficulty to any"
-        )
-    return PoolDifficulty("solution_length", pool_bins(lengths, pool), [])
+    return PoolDifficulty("solution_length", pool_bins(lengths, pool), []) if lengths.keys() >= set(pool.ids) else None
 
 
 def _lengths(examples: list[Example]) -> dict[str, Key]:

@@ -16,6 +16,8 @@ import numpy as np
 
 from curriculum.allocation import Measurement, allocate
 from curriculum.config import Config
+from curriculum.difficulty import BINS
+from curriculum.difficulty_records import Bin
 from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import make_plan
@@ -29,6 +31,8 @@ Strategy = Literal[
     "stat_sel",
     "stat_syn",
     "generated_uniform",
+    "easy",
+    "middle",
     "hard",
     "learnability",
     "ega",
@@ -44,6 +48,8 @@ SAID: Mapping[Strategy, str] = {
     "stat_sel": "pool rows by failures (STAT-Sel), over the uniform floor",
     "stat_syn": "written rows by failures (STAT-Syn), over the uniform floor",
     "generated_uniform": "written rows, even over the skills: the control of stat_syn",
+    "easy": "pool rows, even over the skills, from the third of each that is easiest for the student",
+    "middle": "pool rows, even over the skills, from the middle third of each for the student",
     "hard": "pool rows, even over the skills, from the hardest third of each",
     "learnability": "pool rows by p(1 − p) of parsed answers, over the uniform floor",
     "ega": "pool rows by expected gain, over the uniform floor",
@@ -79,8 +85,8 @@ def parse_strategies(text: str) -> tuple[Strategy, ...]:
 def strategy_config(config: Config, strategy: Strategy) -> Config:
     """The config of a strategy's one round: everything but what chooses the rows is the bench's."""
     change: dict[str, Any] = {"allocation": "failures", "write_share": 0.0, "replay_rows": None, "by": "rule"}
-    change["draws_per_failure"] = None  # all have as many tokens
-    if strategy in ("uniform", "uniform_again", "hard", "generated_uniform"):
+    change |= {"draws_per_failure": None, "difficulty": "any"}  # all have as many tokens
+    if strategy in ("uniform", "uniform_again", "generated_uniform", *BINS):
         change["uniform_floor"] = 1.0
     if strategy in WRITTEN:
         change["write_share"] = 1.0
@@ -91,9 +97,26 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
     return config.model_copy(update={"rounds": 1, "plan": config.plan.model_copy(update=change)})
 
 
-def strategy_pool(strategy: Strategy, pool: Pool) -> Pool:
-    """The part of the pool a strategy draws from."""
-    return _hardest(pool) if strategy == "hard" else pool
+def strategy_pool(strategy: Strategy, pool: Pool, bins: Mapping[str, Bin] | None = None) -> Pool:
+    """The part of the pool a strategy draws from; `bins` by how hard it is for the student, else by difficulty.
+
+    Raises:
+        UserError: easy or middle rows are wanted, and what is so for the student is not known.
+    """
+    if strategy not in BINS or (strategy == "hard" and not bins):
+        return _hardest(pool) if strategy == "hard" else pool
+    if not bins:
+        raise UserError(
+            f"strategy {strategy}: expected to know how hard pool items are for the student, got neither drawn answers "
+            "nor a worked solution of each. Set student.signals, such as student.signals={samples: 4}"
+        )
+    kept = [at for at, id_ in enumerate(pool.ids) if bins[id_] == strategy]
+    if not kept:
+        raise UserError(
+            f"strategy {strategy}: expected pool items that are so for the student, got none: too many are alike. "
+            "Raise student.signals.samples, or leave the strategy out"
+        )
+    return index_pool((pool.ids[at], pool.skills[at], int(pool.difficulties[at])) for at in kept)
 
 
 def _hardest(pool: Pool) -> Pool:
@@ -165,6 +188,8 @@ class Materials(NamedTuple):
     """Pool example → training tokens, all epochs."""
     warm_up: Sequence[TrainingRow] = ()
     """Rows that every training has besides its own."""
+    bins: Mapping[str, Bin] | None = None
+    """Pool example → how hard it is for the student, where a strategy asks and it is known."""
 
     @property
     def round(self) -> int:
@@ -188,7 +213,7 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     """
     config = strategy_config(of.config, strategy)
     profile = of.measured[-1].profile
-    pool = strategy_pool(strategy, of.pool)
+    pool = strategy_pool(strategy, of.pool, of.bins)
     lengths = Lengths(pool, {id_: of.tokens[id_] for id_ in pool.ids})
     sizes = pool.sizes()
     allocation = allocate(of.round, config, of.measured, of.catalogue, sizes, of.written_levels)

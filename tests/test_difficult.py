@@ -251,8 +251,11 @@ def test_a_harder_set_and_what_it_does_not_go_with(overrides: list[str], fault: 
         load_config(harder(tmp_path), overrides)
 
 
+STAT = {"allocation": "failures", "draws_per_failure": 5, "uniform_floor": 0, "max_repeats": 50}
+
+
 def test_draws_follow_the_number_of_missing_skills(tmp_path: Path) -> None:
-    path = with_keys(config_of(tmp_path, []), plan={"draws_per_failure": 5, "uniform_floor": 0, "max_repeats": 50})
+    path = with_keys(config_of(tmp_path, []), plan=STAT)
     with loop_of(path) as loop:
         run_plain(loop)
         plan, pool = loop.plan(1), {e.id: loop.labels[e.id].skills for e in loop.split("pool")}
