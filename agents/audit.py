@@ -23,7 +23,7 @@ from curriculum.audit import Findings
 from curriculum.catalogue_file import CATALOGUE
 from curriculum.differences import Compared, compare_files, compare_values, count_numbers
 from curriculum.errors import NotRecomputed, RunDirError
-from curriculum.plan import check_edited
+from curriculum.plan_check import check_edited
 from curriculum.plan_file import APPROVED, PROPOSED, read_approval, read_proposed
 from curriculum.records import content_id
 from curriculum.round_records import Adapter, DroppedRow, TrainingRow

@@ -21,6 +21,7 @@ from agents.evaluation import Evaluation, evaluate_split
 from agents.first_files import write_first_files
 from agents.history import pool_index, written_levels
 from agents.loop import Loop, State
+from agents.pool_difficulty import measured_pool
 from agents.prepare import prepare
 from agents.ranking import rank_pool
 from agents.session import measuring_folder
@@ -129,7 +130,7 @@ def run_bench(loop: Loop, bench: Bench, helpers: Sequence[Loop] = ()) -> BenchRe
     if waiting_for is not None:
         return waiting_for
     base = evaluate_split(loop, loop.adapter_files(BASE, 0), "final")
-    of = _ranked(loop, _materials(loop), bench.strategies)
+    of = _ranked(loop, _with_bins(loop, _materials(loop), bench.strategies), bench.strategies)
     done: list[TrainingDone] = []
     made = _write_report(loop, bench, of, base, done)
     for number, finished in enumerate(_trained([loop, *helpers], of, bench.trainings), 1):
@@ -207,6 +208,17 @@ def _materials(loop: Loop) -> Materials:
     profile = _profile(loop, {"round": 1, "adapter": adapter.name, "adapter_round": 1})
     trained = Counter(skill for row in rows for skill in {row.skill, *row.skills})
     return of._replace(measured=[*measured, Measurement(profile, trained)], warm_up=rows)
+
+
+def _with_bins(loop: Loop, of: Materials, strategies: Sequence[Strategy]) -> Materials:
+    """The materials with how hard the pool is for the base, or for the warm-up's adapter, where a strategy asks."""
+    if not {"easy", "middle", "hard"}.intersection(strategies):
+        return of
+    adapter = loop.adapter_files(BASE, 0)
+    if of.warm_up:
+        adapter = loop.adapter_files(read_record(loop.run.round_stage(1, "train") / "adapter.json", Adapter).name, 1)
+    measured = measured_pool(loop, adapter)
+    return of if measured is None else of._replace(bins=measured.bins)
 
 
 def _profile(loop: Loop, state: State) -> MissingSkillProfile:

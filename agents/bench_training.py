@@ -154,7 +154,9 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     used = Counter(row.example_id for row in of.warm_up)
     ranked = of.ranked.get(strategy)
     scores = None if ranked is None else {r.example_id: r.score for r in ranked if r.score is not None}
-    drawn = draw_pool(plan, strategy_pool(strategy, of.pool, of.holdout), used, config.plan.max_repeats, scores)
+    drawn = draw_pool(
+        plan, strategy_pool(strategy, of.pool, of.holdout, of.bins), used, config.plan.max_repeats, scores
+    )
     labels = {**loop.labels, **{r.example_id: r for r in made.labels}}
     settings = config.plan.uniform_floor, config.plan.allocation
     pool = [loop.examples[draw.example_id] for draw in drawn.draws]

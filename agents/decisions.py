@@ -26,6 +26,7 @@ from agents.history import (
     written_levels,
 )
 from agents.loop import Loop, State, WaitingForApproval, stage_inputs, write_failures
+from agents.pool_difficulty import planned_difficulty, pool_difficulty
 from agents.proposal import show_proposal
 from agents.retention import Retained, replay_first, retained
 from agents.teacher import Planner, PlannerView
@@ -33,7 +34,8 @@ from curriculum.allocation import allocate
 from curriculum.approval import automatic, decision_faults, decision_words, plan_decision
 from curriculum.errors import UserError
 from curriculum.gate import baseline, decide
-from curriculum.plan import check_edited, make_plan
+from curriculum.plan import make_plan
+from curriculum.plan_check import check_edited
 from curriculum.plan_file import (
     APPROVED,
     PROPOSED,
@@ -60,7 +62,9 @@ def plan(loop: Loop, state: State) -> State:
     if loop.planner is not None:
         past += [build_folder(loop, r) for r in range(1, round_)]
     read = dict.fromkeys([profiled, *past, *measured_folders(loop, round_)])
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), *read)
+    adaptive = loop.config.plan.difficulty == "adaptive"
+    measured = pool_difficulty(loop, round_) if adaptive else None
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), *read, *(measured.folders if measured else ()))
 
     def work(folder: Path) -> Mapping[str, Any]:
         missing, mastery = read_profile(loop, round_), read_mastery(loop, round_)
@@ -81,6 +85,8 @@ def plan(loop: Loop, state: State) -> State:
             mastery,
             replay_first(loop, round_),
         )
+        if measured is not None and made.action == "train":
+            made = made.model_copy(update={"difficulty": planned_difficulty(loop, made, measured)})
         if loop.planner is not None and made.action == "train":
             made = _planned(loop, loop.planner, folder, made)
         write_proposed(folder / PROPOSED, made)

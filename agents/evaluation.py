@@ -24,6 +24,8 @@ from curriculum.student_config import SignalsConfig
 from student.chat_format import prompt_messages
 from student.interface import AdapterFiles, Progress, Prompt
 
+PROFILE_SET = "profile_set"
+"""The folder of answers to the extra set that profiles are made of; no split and no set has that name."""
 SERVING = "serving.json"
 """Beside the answers, where a server gave them: which weights, and how that was checked."""
 
@@ -53,6 +55,21 @@ def evaluate_split(loop: Loop, adapter: AdapterFiles, split: Split, arm: Arm = "
         StopRequested: a stop was asked for; everything answered so far is journalled.
     """
     return _evaluate(loop, adapter, [e for e in loop.split(split) if e.gold], split, arm, loop.grader)
+
+
+def profile_items(loop: Loop, round_: int) -> list[Example]:
+    """The labelled items that a round's profile is made of, sorted by id: the probe's, or those of an extra set."""
+    name = loop.config.profile_set(round_)
+    return loop.split("probe") if name is None else [e for e in loop.extra[name] if e.id not in loop.unlabelled]
+
+
+def evaluate_probe(loop: Loop, adapter: AdapterFiles, round_: int) -> Evaluation:
+    """Answers and grades of an adapter on the items that a round's profile is made of; as `evaluate_split`."""
+    name = loop.config.profile_set(round_)
+    if name is None:
+        return evaluate_split(loop, adapter, "probe")
+    # Apart from what the final test asks of the same set, which is the items without a label, too.
+    return _evaluate(loop, adapter, profile_items(loop, round_), PROFILE_SET, "plain", loop.extra_graders[name])
 
 
 def evaluate_extra(loop: Loop, adapter: AdapterFiles, name: str, arm: Arm) -> Evaluation:
@@ -95,32 +112,27 @@ def sample_split(loop: Loop, adapter: AdapterFiles, split: Split) -> Sampled:
 
 
 class Asked(NamedTuple):
-    """Five answers to each probe item without a gold answer, sorted by example id and sample, and where they are."""
+    """Five answers to each of some items, sorted by example id and sample, and where they are."""
 
     folder: Path
     answers: list[StudentAnswer]
     consistency: list[ItemConsistency]
 
-    @property
-    def difficult(self) -> list[StudentAnswer]:
-        """The first answer to each item that was answered in five ways."""
-        ids = {item.example_id for item in self.consistency if item.difficult}
-        return [a for a in self.answers if a.example_id in ids and a.sample_index == 0]
 
-
-def ask_without_gold(loop: Loop, adapter: AdapterFiles) -> list[Asked]:
-    """Five drawn answers to each probe item that has no gold answer; empty where there is none.
+def ask_five_times(loop: Loop, adapter: AdapterFiles, examples: Sequence[Example]) -> Asked | None:
+    """Five drawn answers to each of the items of a profile, sorted by id; none where there are no items.
 
     Raises:
         StudentError: the engine failed on more than a tenth of the answers.
         StopRequested: a stop was asked for; everything answered so far is journalled.
     """
-    examples = [e for e in loop.split("probe") if not e.gold]
     if not examples:
-        return []
+        return None
     config, samples = loop.config.student, SAMPLES_WITHOUT_GOLD
     sampling = config.drawn(loop.config.seed, config.signals or SignalsConfig(samples=samples))
-    name = "probe_without_gold"
+    of = "probe" if examples[0].id in loop.examples else PROFILE_SET
+    name = f"{of}_five_times" if any(e.gold for e in examples) else "probe_without_gold"
+    grader = loop.grader_of(examples[0])
 
     def work(folder: Path) -> dict[str, int]:
         prompts = student_prompts(loop, examples, "plain")
@@ -130,7 +142,7 @@ def ask_without_gold(loop: Loop, adapter: AdapterFiles) -> list[Asked]:
         consistency = []
         for at, example in enumerate(examples):
             of_item = answers[at * samples : (at + 1) * samples]
-            consistency.append(item_consistency(of_item, partial(loop.grader.agree, example)))
+            consistency.append(item_consistency(of_item, partial(grader.agree, example)))
         write_records(folder / "answers.jsonl", answers)
         write_records(folder / "consistency.jsonl", consistency)
         record_cost(folder, tokens=sum(a.prompt_tokens + a.completion_tokens for a in answers))
@@ -140,7 +152,7 @@ def ask_without_gold(loop: Loop, adapter: AdapterFiles) -> list[Asked]:
     folder = loop.run.stage_path("answers") / adapter.name / name
     loop.stage(folder, inputs, work)
     answers = read_records(folder / "answers.jsonl", StudentAnswer)
-    return [Asked(folder, answers, read_records(folder / "consistency.jsonl", ItemConsistency))]
+    return Asked(folder, answers, read_records(folder / "consistency.jsonl", ItemConsistency))
 
 
 def _evaluate(

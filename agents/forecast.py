@@ -137,6 +137,9 @@ def leaving(config: Config) -> list[str]:
     for url in config.student.vllm.urls:
         if not is_loopback(url):
             lines.append(f"questions of probe, gate, final and extra sets, and the pool's few-shot examples, to {url}")
+    reward = config.student.reward
+    if reward is not None and reward.base_url is not None and not is_loopback(reward.base_url):
+        lines.append(f"probe questions with the student's answers, to {reward.base_url} (student.reward)")
     for endpoint in config.endpoints:
         shown = _shown(config, endpoint.role)
         if shown and not is_loopback(endpoint.base_url):
@@ -160,11 +163,13 @@ def _drawn(config: Config) -> int:
     """
     signals, splits = config.student.signals, config.data.splits
     silent = isinstance(config.data, FileData) and config.data.probe_without_gold
+    silent |= config.student.difficult == "disagreement"
     without_gold = SAMPLES_WITHOUT_GOLD * config.rounds * splits.probe if silent else 0
     if signals is None:
         return without_gold
     measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
-    return without_gold + signals.samples * (config.rounds * splits.probe + ((splits.pool or 0) if measured else 0))
+    pool = (splits.pool or 0) * (config.rounds if config.plan.difficulty == "adaptive" else int(measured))
+    return without_gold + signals.samples * (config.rounds * splits.probe + pool)
 
 
 def _extra_answers(config: Config) -> int:

@@ -33,6 +33,7 @@ NOT_REPEATED = (
     "It was asked five times and answered in five different ways; what is right is not known. Its first answer is "
     "below."
 )
+NOT_TRUSTED = "A model that judges each step of an answer doubts it; what is right is not known."
 
 
 class LLMTeacher:
@@ -151,9 +152,9 @@ class LLMTeacher:
         catalogue: SkillCatalogue,
         round_: int,
         sample: int = 0,
-        graded: bool = True,
+        why: str = NOT_ACCEPTED,
     ) -> Question:
-        """Asks which skills a student lacks who answered so; with `graded` the answer is known to be wrong."""
+        """Asks which skills a student lacks who answered so; `why` says what is wrong with the answer."""
         known = skill_ids(catalogue)
 
         def check(row: DiagnosisReply) -> DiagnosisReply:
@@ -161,7 +162,7 @@ class LLMTeacher:
 
         text = self.asker.prompts["diagnose"].render(
             skills=skill_list(catalogue),
-            why=NOT_ACCEPTED if graded else NOT_REPEATED,
+            why=why,
             question=data_block("question", question_text(example)),
             answer=data_block("answer", answer[:ANSWER_CHARS]),
         )
@@ -172,8 +173,9 @@ class LLMTeacher:
     async def _diagnose_one(
         self, failure: Failure, catalogue: SkillCatalogue, round_: int, sample: int
     ) -> Diagnosis | TeacherFailure:
-        graded = failure.grade is not None
-        question = self.diagnose_question(failure.example, failure.answer.text, catalogue, round_, sample, graded)
+        unsure = NOT_TRUSTED if failure.found_by == "prm" else NOT_REPEATED
+        why = unsure if failure.grade is None else NOT_ACCEPTED
+        question = self.diagnose_question(failure.example, failure.answer.text, catalogue, round_, sample, why)
         checked = await self.asker.ask(question)
         row = checked.rows.get(ONLY)
         if row is None:

@@ -110,6 +110,18 @@ class Loop:
         folder = self.run.stage_path("prepare")
         return {name: read_records(folder / f"extra-{name}.jsonl", Example) for name in sorted(self.config.extra)}
 
+    def grader_of(self, example: Example) -> Grader:
+        """The grader of an item of a split or of an extra set."""
+        if example.id in self.examples:
+            return self.grader
+        return next(self.extra_graders[name] for name, items in self.extra.items() if example in items)
+
+    @cached_property
+    def profiled(self) -> dict[str, Example]:
+        """All examples of all splits and those of the extra set that profiles are made of, by id."""
+        of_set = self.extra[name] if (name := self.config.profile_set()) else []
+        return self.examples | {e.id: e for e in of_set}
+
     @cached_property
     def labels(self) -> dict[str, SkillLabel]:
         """All labels, by example id; only after `label`."""

@@ -10,7 +10,8 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation import Sampled, ask_without_gold, evaluate_split, sample_split
+from agents.difficult import FOUND, difficult_questions
+from agents.evaluation import Sampled, evaluate_probe, sample_split
 from agents.history import MASTERY, read_profile
 from agents.loop import REPEATED, Loop, State, WaitingForApproval, stage_inputs, write_failures
 from agents.teacher import Failure
@@ -24,8 +25,8 @@ from curriculum.catalogue_file import (
     write_catalogue,
 )
 from curriculum.mastery import remember
-from curriculum.profile import build_profile
-from curriculum.records import BASE, Diagnosis, SkillLabel, Split, Verdict, content_id
+from curriculum.profile import build_profile, check_profile_set
+from curriculum.records import BASE, Diagnosis, SkillLabel, Split, content_id
 from curriculum.rundir import read_records, write_json, write_record, write_records
 from curriculum.signals import with_measured_difficulty
 from curriculum.teacher_config import Role
@@ -73,19 +74,23 @@ def label(loop: Loop, state: State) -> State:
 
     def work(folder: Path) -> Mapping[str, Any]:
         signals = {item.example_id: item for of_split in sampled for item in of_split.signals}
+        known = {skill.id for skill in loop.skills}
         labels: list[SkillLabel] = []
         failures: list[TeacherFailure] = []
-        for made in loop.teacher.label(loop.examples.values(), loop.proposed):
+        for made in loop.teacher.label(loop.profiled.values(), loop.proposed):
             if isinstance(made, SkillLabel):
                 skills = mapped(made.skills, loop.moved_skills)
-                if skills:
+                strange = made.example_id not in loop.examples and not known.intersection(skills)
+                if skills and not strange:
                     kept = made.model_copy(update={"skills": skills})
-                    labels.append(with_measured_difficulty(kept, loop.examples[made.example_id], signals))
+                    labels.append(with_measured_difficulty(kept, loop.profiled[made.example_id], signals))
                 else:
-                    failures.append(failed(made.example_id, "label", "all of its skills were dropped"))
+                    why = "the pool has none of its skills" if skills else "all of its skills were dropped"
+                    failures.append(failed(made.example_id, "label", why))
             else:
                 failures.append(made)
         labels.sort(key=lambda r: r.example_id)
+        check_profile_set(loop.config.profile_set(), loop.profiled.keys() - loop.examples.keys(), labels)
         write_records(folder / "labels.jsonl", labels)
         write_failures(folder, failures)
         return {}
@@ -113,31 +118,23 @@ def evaluate(loop: Loop, state: State) -> State:
     """The current adapter answers the probe split, and draws several answers to each item where that is wanted."""
     loop.check_stop()
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
-    evaluate_split(loop, adapter, "probe")
+    evaluate_probe(loop, adapter, state["round"])
     if loop.config.student.signals is not None:
         sample_split(loop, adapter, "probe")
-    ask_without_gold(loop, adapter)
+    difficult_questions(loop, adapter, state["round"])
     return {}
 
 
 def diagnose(loop: Loop, state: State) -> State:
-    """The teacher names the missing skills of every failed probe answer."""
+    """The teacher names the missing skills of every difficult probe question."""
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
-    probe = evaluate_split(loop, adapter, "probe")
-    asked = ask_without_gold(loop, adapter)
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), probe.folder, *(a.folder for a in asked))
+    probe, difficult = evaluate_probe(loop, adapter, state["round"]), difficult_questions(loop, adapter, state["round"])
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), probe.folder, *difficult.folders)
 
     def work(folder: Path) -> Mapping[str, Any]:
-        wrong = [
-            Failure(loop.examples[grade.example_id], answer, grade, loop.labels[grade.example_id])
-            for answer, grade in zip(probe.answers, probe.grades, strict=True)
-            if grade.verdict not in (Verdict.CORRECT, Verdict.FAILED)
-        ]
-        wrong += [
-            Failure(loop.examples[a.example_id], a, None, loop.labels[a.example_id])
-            for of_probe in asked
-            for a in of_probe.difficult
-        ]
+        wrong = difficult.failures
+        if difficult.found is not None:
+            write_record(folder / FOUND, difficult.found)
         diagnoses, failures = _diagnosed(loop, wrong, state["round"], 0)
         again = nsmallest(
             loop.config.teacher.repeat_diagnoses, wrong, key=lambda f: content_id([loop.config.seed, f.answer.id])
@@ -173,22 +170,19 @@ def profile(loop: Loop, state: State) -> State:
     """Grades, labels and diagnoses become the missing-skill profile, and it and those before it the mastery memory."""
     round_ = state["round"]
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
-    probe = evaluate_split(loop, adapter, "probe")
+    probe, difficult = evaluate_probe(loop, adapter, round_), difficult_questions(loop, adapter, round_)
     sampled = [sample_split(loop, adapter, "probe")] if loop.config.student.signals is not None else []
-    asked = ask_without_gold(loop, adapter)
     diagnosed = loop.run.round_stage(round_, "diagnose")
     read = (loop.run.stage_path("catalogue"), loop.run.stage_path("label"), probe.folder, diagnosed)
-    folders = [s.folder for s in sampled] + [s.folder for s in asked]
+    folders = [s.folder for s in sampled] + difficult.folders
     earlier = [loop.run.round_stage(r, "profile") for r in range(round_)]
     inputs = stage_inputs(loop, *read, *folders, *earlier)
 
     def work(folder: Path) -> Mapping[str, Any]:
         diagnoses = read_records(diagnosed / "diagnoses.jsonl", Diagnosis)
         signals = [item for of_split in sampled for item in of_split.signals if item.example_id in loop.labels]
-        consistency = [item for of_probe in asked for item in of_probe.consistency]
-        made = build_profile(
-            round_, state["adapter"], loop.labels, probe.grades, diagnoses, loop.catalogue, signals, consistency
-        )
+        of_probe = (loop.labels, probe.grades, diagnoses, loop.catalogue, signals, difficult.consistency)
+        made = build_profile(round_, state["adapter"], *of_probe)
         write_record(folder / "profile.json", made)
         profiles = [*(read_profile(loop, r) for r in range(round_)), made]
         write_record(folder / MASTERY, remember(profiles, loop.config.plan))

@@ -17,7 +17,8 @@ from agents.prompting import data_block, resolved, skill_ids
 from agents.replies import ONLY, Checked, PlanReply, Rejected
 from agents.teacher import PlannerView, RoundFacts
 from curriculum.mixture import apportion
-from curriculum.plan import Standing, check_edited, skill_standings, written_by_level
+from curriculum.plan import Standing, skill_standings, written_by_level
+from curriculum.plan_check import check_edited
 from curriculum.records import Skill
 from curriculum.report_evidence import state_of
 from curriculum.report_words import change_words, rate_words

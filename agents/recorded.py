@@ -31,8 +31,9 @@ from curriculum.records import (
     SkillLabel,
     StudentAnswer,
 )
-from curriculum.round_records import DroppedRow, RoundPlan, Serving, TrainingRow
+from curriculum.round_records import DroppedRow, RoundPlan, TrainingRow
 from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
+from curriculum.serving_records import Serving
 from curriculum.teacher_records import TeacherFailure
 from student.interface import (
     AdapterFiles,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.control import compared, has_control, pair_folders
-from agents.evaluation import SERVING, ask_without_gold, evaluate_split, sample_split
+from agents.difficult import FOUND, difficult_questions
+from agents.evaluation import SERVING, evaluate_probe, evaluate_split, sample_split
 from agents.history import ALLOCATION, adapter_before, gate_decision, read_mastery, read_profile
 from agents.ledger import LEDGER, Ledger
 from agents.loop import FAILED, REPEATED, Loop, State, stage_inputs
@@ -24,6 +25,7 @@ from curriculum.approval import plan_decision
 from curriculum.catalogue_file import CATALOGUE, catalogue_words, read_catalogue
 from curriculum.config import Config
 from curriculum.data_config import FileSource, GeneratorData
+from curriculum.difficult import DifficultFound
 from curriculum.errors import RunDirError
 from curriculum.gate import stopped
 from curriculum.judging import JudgeReport, judge_report
@@ -32,9 +34,10 @@ from curriculum.records import BASE, Diagnosis, Grade, content_id
 from curriculum.report import FinalReport, RoundReport, RunReport, Timings, read_timings
 from curriculum.report_build import RoundRecords, round_report
 from curriculum.report_html import render_html
+from curriculum.report_probe import profile_set_note
 from curriculum.report_text import render_markdown, render_terminal
 from curriculum.report_words import cut_words, decision_words, student_notes
-from curriculum.round_records import Adapter, Allocation, DroppedRow, Serving, TrainingRow
+from curriculum.round_records import Adapter, Allocation, DroppedRow, TrainingRow
 from curriculum.rundir import (
     DONE,
     RunDir,
@@ -45,6 +48,7 @@ from curriculum.rundir import (
     write_atomic,
     write_record,
 )
+from curriculum.serving_records import Serving
 from curriculum.teacher_records import FailedCount, TeacherFailure, TeacherForecast, TeacherReport
 from student.interface import AdapterFiles
 
@@ -57,13 +61,12 @@ def report(loop: Loop, state: State) -> State:
     if round_ and has_control(loop, round_):
         stages += pair_folders(loop, round_, "gate")
     probe = loop.adapter_files(*adapter_before(loop, round_))
-    on_probe = evaluate_split(loop, probe, "probe")
-    asked = [a.folder for a in ask_without_gold(loop, probe)]
+    on_probe, difficult = evaluate_probe(loop, probe, round_), difficult_questions(loop, probe, round_)
     drawn = [sample_split(loop, adapter, "probe").folder for adapter in _drawn_by(loop, probe)]
-    inputs = stage_inputs(loop, loop.run.stage_path("label"), on_probe.folder, *asked, *drawn, *stages)
+    inputs = stage_inputs(loop, loop.run.stage_path("label"), on_probe.folder, *difficult.folders, *drawn, *stages)
 
     def work(folder: Path) -> Mapping[str, Any]:
-        made = round_report(_round_records(loop, state), loop.examples, loop.labels)
+        made = round_report(_round_records(loop, state), loop.profiled, loop.labels)
         write_record(folder / "report.json", made)
         return {"round": round_ + 1}
 
@@ -90,12 +93,12 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
     round_ = state["round"]
     current = loop.adapter_files(*adapter_before(loop, round_))
     before = evaluate_split(loop, current, "gate")
-    probe = evaluate_split(loop, current, "probe")
+    probe = evaluate_probe(loop, current, round_)
 
     def folder(stage: str) -> Path:
         return loop.run.round_stage(round_, stage)
 
-    repeated = folder("diagnose") / REPEATED
+    repeated, found = folder("diagnose") / REPEATED, folder("diagnose") / FOUND
     records = RoundRecords(
         decision=stopped(round_, current.name, before.grades, loop.labels, "the plan was to stop"),
         grades_before=before.grades,
@@ -104,7 +107,8 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         probe_answers=probe.answers,
         probe_grades=probe.grades,
         diagnoses=read_records(folder("diagnose") / "diagnoses.jsonl", Diagnosis),
-        without_gold=[a for of_probe in ask_without_gold(loop, current) for a in of_probe.difficult],
+        without_gold=difficult_questions(loop, current, round_).ungraded,
+        difficult=read_record(found, DifficultFound) if found.exists() else None,
         repeated=read_record(repeated, Repeatability) if repeated.exists() else None,
     )
     if drawn := [sample_split(loop, adapter, "probe").signals for adapter in _drawn_by(loop, current)]:
@@ -212,6 +216,8 @@ def _notes(config: Config) -> tuple[str, ...]:
     )
     notes = [offline if config.teacher.kind == "offline" else _teacher_note(config)]
     notes += student_notes(config.student)
+    if (name := config.profile_set()) is not None:
+        notes.append(profile_set_note(name, config.extra[name].profile_from))
     if not isinstance(config.data, GeneratorData) and config.data.format == "svamp":
         notes.append("Worked solutions are templated from the data set's equations; no person or model wrote them.")
     return tuple(notes)

@@ -21,8 +21,9 @@ from curriculum.report import RoundReport
 from curriculum.report_items import FailedItems, ProbeLook, failed_items
 from curriculum.report_origin import AdapterReport, Ancestor, Reproduction, ServedWeights, Work
 from curriculum.report_rows import TaughtRows, taught_rows
-from curriculum.round_records import Adapter, DroppedRow, Serving, TrainingRow
+from curriculum.round_records import Adapter, DroppedRow, TrainingRow
 from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
+from curriculum.serving_records import Serving
 from student.base_model import SMOLLM2
 
 

@@ -159,7 +159,8 @@ def chosen_engine(config: Config) -> Config:
     """The config with the engine that `auto` stands for on this machine: a run keeps the one it began with."""
     if config.student.engine != "auto":
         return config
-    engine = "vllm" if config.student.vllm.urls or (has_vllm() and has_gpu()) else "transformers"
+    served = config.student.vllm.urls or (has_vllm() and has_gpu() and not config.student.quantise)
+    engine = "vllm" if served else "transformers"
     return config.model_copy(update={"student": config.student.model_copy(update={"engine": engine})})
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from agents.demonstrations import read_shots, write_demonstrations, write_weights
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs, write_failures
+from agents.pool_difficulty import draw_by_difficulty, pool_difficulty, with_bins
 from agents.ranking import RANK, Ranked, rank_pool
 from agents.targets import target_texts
 from agents.teacher import WriteOrder
@@ -32,6 +33,8 @@ def build(loop: Loop, state: State) -> State:
     round_ = state["round"]
     earlier = earlier_outputs(loop, round_)
     ranked = _ranked(loop, state)
+    if loop.plan(round_).difficulty is not None:
+        earlier += pool_difficulty(loop, round_).folders
     read = [
         loop.run.stage_path("label"),
         loop.run.round_stage(round_, "approve"),
@@ -79,8 +82,13 @@ def chosen_rows(
     """
     accepted = [row for r in accepted_rounds(loop, plan.round) for row in loop.new_rows(r)]
     used = Counter(row.example_id for row in accepted)
+    pool, repeats = pool_index(loop), loop.config.plan.max_repeats
+    measured = pool_difficulty(loop, plan.round) if plan.difficulty is not None else None
     scores = ranked[0].scores if ranked else None
-    drawn = draw_pool(plan, pool_index(loop), used, loop.config.plan.max_repeats, scores)
+    if measured is not None:
+        drawn = draw_by_difficulty(plan, pool, used, repeats, measured, scores)
+    else:
+        drawn = draw_pool(plan, pool, used, repeats, scores)
     rows = training_rows(
         plan,
         drawn.draws,
@@ -94,7 +102,7 @@ def chosen_rows(
     )
     for by in ranked:
         rows = with_standings(rows, by.items, by.method, plan.round)
-    return drawn, rows
+    return drawn, with_bins(rows, plan.round, measured) if measured is not None else rows
 
 
 def _ranked(loop: Loop, state: State) -> list[Ranked]:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from curriculum.config import Config
 from curriculum.data_config import GeneratorData
+from curriculum.difficult import Method
 from curriculum.duplicates import SeenQuestions
 from curriculum.generator import write_examples
 from curriculum.mastery import Mastery
@@ -35,13 +36,17 @@ class Failure(NamedTuple):
     example: Example
     answer: StudentAnswer
     grade: Grade | None
-    """None where there is no gold answer: then it is the first of five answers that all differ."""
+    """None where no gold answer made it difficult."""
     label: SkillLabel
+    found_by: Method = "gold"
+    """What made it difficult; by disagreement it is the first of five answers that all differ."""
 
     @property
     def error_kind(self) -> str:
         """The kind of error that is known without a diagnosis."""
-        return "inconsistent" if self.grade is None else ERROR_KINDS.get(self.grade.verdict, "wrong")
+        if self.grade is None:
+            return "doubtful" if self.found_by == "prm" else "inconsistent"
+        return ERROR_KINDS.get(self.grade.verdict, "wrong")
 
 
 class WriteOrder(NamedTuple):
@@ -181,7 +186,8 @@ class OfflineTeacher:
     ) -> Iterator[Diagnosis]:
         """Every skill of a failed example is missing."""
         for failure in failures:
-            what = "the answer is " + failure.grade.verdict.value if failure.grade else "five drawn answers all differ"
+            unsure = "its steps are scored low" if failure.found_by == "prm" else "five drawn answers all differ"
+            what = "the answer is " + failure.grade.verdict.value if failure.grade else unsure
             yield Diagnosis.model_validate(
                 {
                     "answer_id": failure.answer.id,

@@ -76,6 +76,14 @@ class BenchSkill(Part):
     p_value: float | None = Field(description="of `against`, adjusted over the skills (BH)")
 
 
+class BenchLevel(Part):
+    """One strategy on the final items of one difficulty, over its trainings."""
+
+    difficulty: int
+    items: int = Field(ge=1)
+    accuracy: float = Field(ge=0, le=1, description="mean over trainings")
+
+
 class StrategyResult(Part):
     """One strategy over its trainings."""
 
@@ -89,6 +97,7 @@ class StrategyResult(Part):
     p_value: float | None = Field(description="of `against`, adjusted over the strategies (BH); uniform_again's is not")
     verdict: Verdict
     skills: tuple[BenchSkill, ...]
+    levels: tuple[BenchLevel, ...] = Field(default=(), description="by labelled difficulty, easiest first")
 
 
 class BenchReport(Record):
@@ -169,6 +178,7 @@ def bench_report(
                 p_value=p_value,
                 verdict=_verdict(found, p_value),
                 skills=_skills(strategy, ways, own, skills),
+                levels=_levels(ways[strategy], items, labels),
             )
         )
     fewest = min((len(way) for way in ways.values()), default=0)
@@ -285,6 +295,16 @@ def _skills(
             p_value=p_value,
         )
         for (skill, at), p_value in zip(items.items(), adjusted, strict=True)
+    )
+
+
+def _levels(way: Right, items: Sequence[str], labels: Mapping[str, SkillLabel]) -> tuple[BenchLevel, ...]:
+    at: defaultdict[int, list[int]] = defaultdict(list)
+    for place, item in enumerate(items):
+        at[labels[item].difficulty].append(place)
+    return tuple(
+        BenchLevel(difficulty=level, items=len(places), accuracy=float(way[:, places].mean()))
+        for level, places in sorted(at.items())
     )
 
 

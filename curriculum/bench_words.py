@@ -181,6 +181,19 @@ def skill_rows(report: BenchReport) -> list[list[str]]:
     return rows
 
 
+def level_heads(report: BenchReport) -> list[str]:
+    """The heads of the table of difficulties."""
+    return ["difficulty", *skill_heads(report)[1:]]
+
+
+def level_rows(report: BenchReport) -> list[list[str]]:
+    """Difficulty, items, and each strategy's mean accuracy in percent."""
+    return [
+        [str(level.difficulty), str(level.items), *(f"{100 * s.levels[at].accuracy:.0f}" for s in report.strategies)]
+        for at, level in enumerate(report.strategies[0].levels if report.strategies else ())
+    ]
+
+
 def training_rows(report: BenchReport) -> list[list[str]]:
     """The last table, a row a training."""
     return [

@@ -147,6 +147,38 @@ class Config(Section):
             return "data.columns names no column of `solutions`, and no LLM teacher writes rows"
         return ""
 
+    @model_validator(mode="after")
+    def _profile_set_serves(self) -> "Config":
+        sets = [name for name, source in self.extra.items() if source.profile_from is not None]
+        if len(sets) > 1:
+            raise ValueError(f"`profile_from`: expected one extra set that has it, got {', '.join(sorted(sets))}")
+        others = {
+            "retention": any(self.extra[name].retention for name in sets),
+            "student.signals": self.student.signals is not None,
+            "plan.allocation: expected_gain": self.plan.allocation == "expected_gain",
+        }
+        for name in sets:
+            if got := [key for key, given in others.items() if given]:
+                raise ValueError(
+                    f"`extra.{name}.profile_from` changes what profiles are made of, so it does not go with "
+                    f"{' and '.join(f'`{key}`' for key in got)}: leave one of them out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _answers_can_disagree(self) -> "Config":
+        judged = isinstance(self.data, FileSource) and self.data.grader == "judge"
+        if judged and self.student.difficult == "disagreement":
+            raise ValueError("`student.difficult: disagreement` goes with a grader that compares answers, not `judge`")
+        return self
+
+    def profile_set(self, round_: int | None = None) -> str | None:
+        """The extra set that a round's profile is made of, or that of any round; none where it is always the probe."""
+        for name, source in self.extra.items():
+            if source.profile_from is not None and (round_ is None or round_ >= source.profile_from):
+                return name
+        return None
+
     def _sources(self) -> list[tuple[str, Source]]:
         return [("data", self.data), *((f"extra.{name}", source) for name, source in self.extra.items())]
 

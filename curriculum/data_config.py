@@ -200,10 +200,17 @@ class FileData(FileSource):
 RETENTION = "part of the retention set: scored each round, and a significant fall on it rolls a candidate back"
 
 
+PROFILE_FROM = (
+    "from this round on the missing-skill profile is made of this set instead of the probe: it chooses what is taught, "
+    "while rows come from the pool alone"
+)
+
+
 class ExtraGenerator(GeneratorSource):
     """An extra evaluation set from reasoning-gym."""
 
     retention: bool = Field(default=False, description=RETENTION)
+    profile_from: int | None = Field(default=None, ge=1, description=PROFILE_FROM)
 
 
 class ExtraFile(FileSource):
@@ -211,6 +218,7 @@ class ExtraFile(FileSource):
 
     items: int = Field(gt=0, description="most items that are scored; the seed chooses them")
     retention: bool = Field(default=False, description=RETENTION)
+    profile_from: int | None = Field(default=None, ge=1, description=PROFILE_FROM)
 
 
 Source = FileSource | GeneratorSource

@@ -66,6 +66,12 @@ class PlanConfig(Section):
     """How a round's rows are chosen."""
 
     rows_per_round: int = Field(gt=0, le=10_000_000, description="new rows each round")
+    draws_per_failure: int | None = Field(
+        default=None,
+        ge=1,
+        description="rows for each missing skill of each difficult question, rows_per_round at most (STAT's k is 5); "
+        "null takes rows_per_round",
+    )
     allocation: Rule = Field(default="even", description="what splits the new rows over skills that are missing")
     rank: Ranking = Field(default="random", description="which pool items of a skill come first")
     prism_weight: PreferenceWeight = Field(
@@ -74,6 +80,11 @@ class PlanConfig(Section):
     less: LessConfig = LessConfig()
     unwanted: UnwantedConfig | None = Field(
         default=None, description="drops the rows whose gradients push towards unwanted answers (PRISM, turned round)"
+    )
+    difficulty: Literal["any", "adaptive"] = Field(
+        default="any",
+        description="adaptive: pool rows by how hard they are for the student (by drawn answers to the whole pool with "
+        "student.signals, else by the length of worked solutions), easier or harder by what the last training did",
     )
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")
@@ -109,4 +120,6 @@ class PlanConfig(Section):
             raise ValueError(
                 "`plan.by: llm` has no row to plan: lower plan.uniform_floor, or raise plan.rows_per_round"
             )
+        if self.by == "llm" and self.draws_per_failure is not None:
+            raise ValueError("`plan.draws_per_failure` is for the rule: an LLM plans `plan.rows_per_round` rows")
         return self

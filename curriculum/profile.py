@@ -5,9 +5,10 @@ Takes one round's probe grades and diagnoses with the labels of their examples; 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from curriculum.errors import DataError
 from curriculum.records import Diagnosis, Grade, SkillCatalogue, SkillLabel, Verdict
 from curriculum.round_records import ItemConsistency, ItemSignals, MissingSkillProfile, SkillProfile, VerdictCounts
 from curriculum.shrinkage import shrunk_rates
@@ -91,6 +92,21 @@ def build_profile(
         skills=_with_shrunk([profile(skill.id, ALL) for skill in sorted(catalogue.skills, key=lambda s: s.id)]),
         cells=tuple(profile(*cell) for cell in cells),
     )
+
+
+def check_profile_set(name: str | None, ids: Collection[str], labels: Iterable[SkillLabel]) -> None:
+    """Refuses an extra set as the source of profiles when fewer than half of its items got a skill of the pool.
+
+    Raises:
+        DataError: with what to do.
+    """
+    labelled = len({label.example_id for label in labels} & set(ids))
+    if name is not None and 2 * labelled < len(ids):
+        raise DataError(
+            f"extra.{name}.profile_from: expected items whose skills the pool has, got {labelled} such of {len(ids)}. "
+            "Declare the pool's skills for them (columns.skills), or have an LLM teacher label them: `teacher.labels: "
+            "teacher`"
+        )
 
 
 def _with_shrunk(skills: Sequence[SkillProfile]) -> tuple[SkillProfile, ...]:

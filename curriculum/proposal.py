@@ -11,7 +11,7 @@ from pydantic import Field
 
 from curriculum.approval import decision_faults
 from curriculum.mastery import MasteryState
-from curriculum.plan import check_edited
+from curriculum.plan_check import check_edited
 from curriculum.plan_config import Ranking
 from curriculum.plan_file import PlanApproval
 from curriculum.records import Part, Rate, Record, SkillCatalogue

@@ -271,5 +271,5 @@ class Diagnosis(Record):
     teacher: str
     prompt_hash: str
     missing_skills: tuple[str, ...] = Field(min_length=1, max_length=3)
-    error_kind: Literal["wrong", "format", "truncated", "inconsistent"]
+    error_kind: Literal["wrong", "format", "truncated", "inconsistent", "doubtful"]
     reason: str

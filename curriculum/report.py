@@ -12,6 +12,7 @@ from pydantic import Field
 from curriculum.agreement import Repeatability
 from curriculum.approval import PlanDecision
 from curriculum.control import ControlReport
+from curriculum.difficult import DifficultFound
 from curriculum.judging import JudgeReport
 from curriculum.mastery import Mastery
 from curriculum.method_records import MethodsReport
@@ -105,6 +106,11 @@ class ProbeReport(Part):
         description="of a sample of the diagnoses, asked for twice",
         exclude_if=lambda value: value is None,
     )
+    difficult: DifficultFound | None = Field(
+        default=None,
+        description="which questions were diagnosed, where gold answers do not say",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class MixtureCell(Part):
@@ -160,7 +166,7 @@ class FailureReport(Part):
     difficulty: int
     question: str
     answer: str
-    gold: str | None = Field(description="none: five drawn answers all differ, and what is right is not known")
+    gold: str | None = Field(description="none: none was looked at, five drawn answers all differ")
     extracted: str | None
     verdict: Verdict | None
     missing_skills: tuple[str, ...]

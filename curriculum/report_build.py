@@ -11,6 +11,7 @@ from typing import NamedTuple
 from curriculum.agreement import Repeatability
 from curriculum.approval import PlanDecision
 from curriculum.control import ControlReport
+from curriculum.difficult import DifficultFound
 from curriculum.gate import answered_right, skill_changes
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.mastery import Mastery
@@ -87,7 +88,8 @@ class RoundRecords(NamedTuple):
     max_grad_norm: float | None = None
     methods: MethodsReport | None = None
     without_gold: Sequence[StudentAnswer] = ()
-    """The first drawn answer to each probe item without a gold answer that is difficult."""
+    """The answers to difficult probe questions that no gold answer was compared with."""
+    difficult: DifficultFound | None = None
     repeated: Repeatability | None = None
     drawn: Sequence[ItemSignals] = ()
     """Of the current adapter's drawn answers to the probe; nothing where none were drawn, or where it is the base."""
@@ -200,6 +202,7 @@ def _probe(records: RoundRecords, profile: MissingSkillProfile, labels: Mapping[
         cells=profile.cells,
         drawn=drawn_changes(records.drawn_of_base, records.drawn, labels),
         repeated=records.repeated,
+        difficult=records.difficult,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from curriculum.records import Part
-from curriculum.round_records import Canary
+from curriculum.serving_records import Canary
 
 
 class ServedWeights(Part):

@@ -21,8 +21,34 @@ def shrunk_words(profile: SkillProfile | None) -> str:
 
 def probe_words(round_: RoundReport) -> str:
     """What more is known of the probe: drawn answers, items without a gold answer, how far diagnoses repeat."""
-    parts = (_signals(round_), _drawn(round_), _without_gold(round_), repeated_words(round_))
+    parts = (_difficult(round_), _signals(round_), _drawn(round_), _without_gold(round_), repeated_words(round_))
     return " ".join(part for part in parts if part)
+
+
+BY = {"disagreement": "five drawn answers that all differ", "prm": "a process reward model's scores of its steps"}
+
+
+def _difficult(round_: RoundReport) -> str:
+    """Which questions were diagnosed where gold answers do not say so, and how far these agree."""
+    made = round_.probe.difficult if round_.probe else None
+    if made is None:
+        return ""
+    said = f"Difficult by {BY.get(made.method, made.method)}: {made.difficult} of {made.items} questions."
+    if made.precision is None or made.recall is None:
+        return said
+    return (
+        f"{said} Of the {made.graded_difficult} that are graded {made.wrong_difficult} were answered wrongly "
+        f"(precision {made.precision:.2f}), of {made.wrong} wrong answers {made.wrong_difficult} were found (recall "
+        f"{made.recall:.2f}); gold answers chose nothing."
+    )
+
+
+def profile_set_note(name: str, from_round: int | None) -> str:
+    """That an extra set chooses rows, and what follows for its rates."""
+    return (
+        f"From round {from_round} on the missing-skill profile is made of the extra set {name} instead of the probe: "
+        "it chose which skills were taught, so gains on it flatter. No item of it is trained on."
+    )
 
 
 def _drawn(round_: RoundReport) -> str:

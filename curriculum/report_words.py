@@ -194,7 +194,7 @@ def failure_words(failure: FailureReport) -> str:
 def expected_words(failure: FailureReport) -> str:
     """What was expected and what was found."""
     if failure.gold is None:
-        return "No gold answer"
+        return "No gold answer looked at"
     return f"Expected {failure.gold}, found {'no answer' if failure.extracted is None else failure.extracted}"
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from curriculum.difficulty_records import DifficultyPlan
 from curriculum.records import Change, Message, Origin, Part, Rate, Record, ShrunkRate
 
 
@@ -176,6 +177,7 @@ class RoundPlan(Record):
     learning_rate: float = Field(gt=0)
     epochs: int = Field(ge=1)
     seed: int
+    difficulty: DifficultyPlan | None = Field(default=None, exclude_if=lambda value: value is None)
     changed: str | None = Field(default=None, description="after a rollback: what this plan does differently")
 
     @property
@@ -249,32 +251,6 @@ class Adapter(Record):
     steps: int
     first_loss: float
     last_loss: float
-
-
-class Canary(Part):
-    """Whether the served weights are the trainer's, by log-probabilities of the same prompts.
-
-    Distances are mean absolute differences in nats a token from what the trainer computes with its adapter.
-    """
-
-    verdict: Literal["same", "other", "undecidable"]
-    prompts: int = Field(ge=1)
-    tokens: int = Field(ge=1)
-    served: float = Field(ge=0, description="of what the server computes")
-    others: dict[str, float] = Field(description="of the base and of the adapter served before, by name")
-
-
-class Serving(Record):
-    """Which weights answered: what was served, the hashes of its files, and the checks it passed."""
-
-    engine: str = Field(description="name and version")
-    adapter: str
-    how: Literal["base", "merged", "runtime"]
-    model: str = Field(description="the name the server knows it by")
-    dtype: str
-    files: dict[str, str] = Field(description="file name → SHA-256, of the merged weights or of the adapter")
-    same_text: int = Field(ge=0, description="items whose prompt server and trainer made the same tokens of")
-    canary: Canary | None = Field(description="none for the base, where there is no adapter to tell apart")
 
 
 class GateSkill(Part):

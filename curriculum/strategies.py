@@ -16,6 +16,8 @@ import numpy as np
 
 from curriculum.allocation import Measurement, allocate
 from curriculum.config import Config
+from curriculum.difficulty import BINS
+from curriculum.difficulty_records import Bin
 from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import make_plan
@@ -31,6 +33,8 @@ Strategy = Literal[
     "stat_sel",
     "stat_syn",
     "generated_uniform",
+    "easy",
+    "middle",
     "hard",
     "learnability",
     "ega",
@@ -53,6 +57,8 @@ SAID: Mapping[Strategy, str] = {
     "stat_sel": "pool rows by failures (STAT-Sel), over the uniform floor",
     "stat_syn": "written rows by failures (STAT-Syn), over the uniform floor",
     "generated_uniform": "written rows, even over the skills: the control of stat_syn",
+    "easy": "pool rows, even over the skills, from the third of each that is easiest for the student",
+    "middle": "pool rows, even over the skills, from the middle third of each for the student",
     "hard": "pool rows, even over the skills, from the hardest third of each",
     "learnability": "pool rows by p(1 − p) of parsed answers, over the uniform floor",
     "ega": "pool rows by expected gain, over the uniform floor",
@@ -104,7 +110,8 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
     """The config of a strategy's one round: everything but what chooses the rows is the bench's."""
     change: dict[str, Any] = {"allocation": "failures", "write_share": 0.0, "replay_rows": None, "by": "rule"}
     change["rank"] = RANKED.get(strategy, "random")
-    if strategy in ("uniform", "uniform_again", "hard", "generated_uniform", *RANKED, *LAYERS):
+    change |= {"draws_per_failure": None, "difficulty": "any"}  # all have as many tokens
+    if strategy in ("uniform", "uniform_again", "generated_uniform", *BINS, *RANKED, *LAYERS):
         change["uniform_floor"] = 1.0
     if strategy in WRITTEN:
         change["write_share"] = 1.0
@@ -129,12 +136,33 @@ def layer_config(config: Config, strategy: Strategy) -> Config:
     )
 
 
-def strategy_pool(strategy: Strategy, pool: Pool, holdout: Collection[str] = ()) -> Pool:
-    """The part of the pool a strategy draws from: without what it sets aside."""
+def strategy_pool(
+    strategy: Strategy, pool: Pool, holdout: Collection[str] = (), bins: Mapping[str, Bin] | None = None
+) -> Pool:
+    """The part of the pool a strategy draws from, without what it sets aside.
+
+    By `bins`, how hard it is for the student, where these are known, else by difficulty.
+
+    Raises:
+        UserError: easy or middle rows are wanted, and what is so for the student is not known.
+    """
     if holdout:
         rows = zip(pool.ids, pool.skills, pool.difficulties.tolist(), strict=True)
         pool = index_pool(row for row in rows if row[0] not in holdout)
-    return _hardest(pool) if strategy == "hard" else pool
+    if strategy not in BINS or (strategy == "hard" and not bins):
+        return _hardest(pool) if strategy == "hard" else pool
+    if not bins:
+        raise UserError(
+            f"strategy {strategy}: expected to know how hard pool items are for the student, got neither drawn answers "
+            "nor a worked solution of each. Set student.signals, such as student.signals={samples: 4}"
+        )
+    kept = [at for at, id_ in enumerate(pool.ids) if bins[id_] == strategy]
+    if not kept:
+        raise UserError(
+            f"strategy {strategy}: expected pool items that are so for the student, got none: too many are alike. "
+            "Raise student.signals.samples, or leave the strategy out"
+        )
+    return index_pool((pool.ids[at], pool.skills[at], int(pool.difficulties[at])) for at in kept)
 
 
 def _hardest(pool: Pool) -> Pool:
@@ -210,6 +238,8 @@ class Materials(NamedTuple):
     """Rows that every training has besides its own."""
     ranked: Mapping[Strategy, Sequence[RankedExample]] = {}
     """The pool items as the strategies that rank them have them: the same for all of its trainings."""
+    bins: Mapping[str, Bin] | None = None
+    """Pool example → how hard it is for the student, where a strategy asks and it is known."""
 
     @property
     def round(self) -> int:
@@ -233,7 +263,7 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     """
     config = strategy_config(of.config, strategy)
     profile = of.measured[-1].profile
-    pool = strategy_pool(strategy, of.pool, of.holdout)
+    pool = strategy_pool(strategy, of.pool, of.holdout, of.bins)
     lengths = Lengths(pool, {id_: of.tokens[id_] for id_ in pool.ids})
     sizes = pool.sizes()
     allocation = allocate(of.round, config, of.measured, of.catalogue, sizes, of.written_levels)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from curriculum.addresses import check_url
 from curriculum.data_config import OPERATIONAL, Section
+from curriculum.difficult import Method
 from curriculum.records import Sampling
 
 
@@ -81,12 +82,42 @@ class SignalsConfig(Section):
     )
 
 
+class RewardConfig(Section):
+    """A process reward model: it scores each step of an answer with + or -."""
+
+    model: str = Field(min_length=1, description="Hub name or local folder; with base_url the server's name for it")
+    revision: str | None = Field(default=None, description="Hub revision; null takes the newest")
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    base_url: str | None = Field(
+        default=None,
+        description="of a server with an OpenAI-compatible chat API and log-probabilities; null loads the model here. "
+        "Its key, if it wants one, is read from the environment: REWARD_API_KEY",
+        json_schema_extra=OPERATIONAL,
+    )
+    concurrency: int = Field(
+        default=8, gt=0, le=256, description="answers scored at once", json_schema_extra=OPERATIONAL
+    )
+    tau1: float = Field(default=0.85, ge=0, le=1, description="difficult: last step or mean at most this")
+    tau2: float = Field(default=0.7, ge=0, le=1, description="difficult: an earlier step at most this")
+
+    @model_validator(mode="after")
+    def _address(self) -> "RewardConfig":
+        if self.base_url is not None:
+            check_url(self.base_url, "student.reward.base_url")
+        return self
+
+
 class StudentConfig(Section):
     """The model that is taught, and how it is asked."""
 
     base: str = Field(default="smollm2-135m", min_length=1, description="`smollm2-135m`, a Hub name, or a local folder")
     revision: str | None = Field(default=None, description="Hub revision; null takes the newest")
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    quantise: Literal["nf4"] | None = Field(
+        default=None,
+        description="keep the base in 4 bits (QLoRA), by bitsandbytes; answered for by the transformers engine alone. "
+        "Exports and forecasts of memory are of the whole weights",
+    )
     engine: Literal["auto", "vllm", "transformers", "fake"] = Field(
         default="auto",
         description="who answers: auto is vllm where there is a GPU and vllm is installed, else transformers; a new "
@@ -110,6 +141,13 @@ class StudentConfig(Section):
     signals: SignalsConfig | None = Field(
         default=None, description="pass rate and entropy of drawn answers, in the profile; null draws none"
     )
+    difficult: Method = Field(
+        default="gold",
+        description="which probe questions are difficult, and diagnosed: by gold, those not answered right; by "
+        "disagreement, those with five drawn answers that all differ; by prm, a process reward model, those whose "
+        "steps have low scores. Questions without a gold answer go by disagreement",
+    )
+    reward: RewardConfig | None = Field(default=None, description="for `difficult: prm`")
     few_shot: int = Field(default=4, ge=0, description="pool examples shown to the few-shot base at the end")
     few_shot_examples: tuple[Shot, ...] | None = Field(
         default=None, min_length=1, max_length=64, description="shown to the few-shot base instead, in this order"
@@ -123,6 +161,21 @@ class StudentConfig(Section):
     def _one_system_prompt(self) -> "StudentConfig":
         if self.system_prompt is not None and self.system_prompt_file is not None:
             raise ValueError("student.system_prompt and student.system_prompt_file exclude each other: give one")
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_here(self) -> "StudentConfig":
+        if self.quantise is not None and (self.engine == "vllm" or self.vllm.urls):
+            raise ValueError(
+                "`student.quantise` goes with `student.engine: transformers`: a vLLM server would answer with other "
+                "weights than those trained on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reward_is_used(self) -> "StudentConfig":
+        if (self.difficult == "prm") != (self.reward is not None):
+            raise ValueError("`student.reward` goes with `student.difficult: prm`: give both or neither")
         return self
 
     def sampling(self, run_seed: int) -> Sampling:

@@ -10,6 +10,7 @@ from curriculum.agreement import Estimate
 from curriculum.approval import decision_words
 from curriculum.judging import JudgeReport
 from curriculum.report import RoundReport, RunReport, Timings
+from curriculum.report_difficulty import difficulty_words
 from curriculum.report_words import NONE, rate_words
 from curriculum.round_records import RoundPlan
 from curriculum.teacher_config import ROLES, Budget, Role
@@ -41,8 +42,9 @@ def money_words(money: float) -> str:
 
 
 def plan_words(round_: RoundReport) -> str:
-    """Who planned a round, where an LLM was asked, and who approved it, where a person did; else empty."""
-    said = (_planned_by(round_.plan), decision_words(round_.approval))
+    """Who planned a round, where an LLM was asked, how hard its rows were to be, and who approved it; else empty."""
+    difficulty = difficulty_words(round_.plan.difficulty if round_.plan else None)
+    said = (_planned_by(round_.plan), difficulty, decision_words(round_.approval))
     return " ".join(words for words in said if words)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from curriculum.errors import StudentError
-from curriculum.round_records import Canary
+from curriculum.serving_records import Canary
 
 Vectors = Sequence[Sequence[float]]
 """Log-probabilities in nats: one list a prompt, one value a token."""

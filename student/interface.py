@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple, Protocol
 from curriculum.neighbours import Vectors
 from curriculum.plan_config import LessConfig, PreferenceWeight
 from curriculum.records import Arm, Message, Sampling, StudentAnswer
-from curriculum.round_records import Serving, TrainingRow
+from curriculum.round_records import TrainingRow
+from curriculum.serving_records import Serving
 from curriculum.training_config import TrainingConfig
 
 

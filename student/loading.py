@@ -7,8 +7,9 @@ run and only safetensors are read.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curriculum.errors import UserError
 from curriculum.records import Message
@@ -28,7 +29,7 @@ def here(rank: int = 0) -> str:
 
 
 def load_base(
-    folder: Path, dtype: str, threads: int, device: str = "cpu"
+    folder: Path, dtype: str, threads: int, device: str = "cpu", quantise: str | None = None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Loads a model folder, and makes this process deterministic for a number of threads.
 
@@ -37,6 +38,9 @@ def load_base(
         dtype: `bfloat16` or `float32`; see `native_dtype`.
         threads: CPU threads; the roundings depend on them.
         device: `cpu`, or a GPU such as `cuda:0`, where not every operation is deterministic.
+        quantise: `nf4` keeps the linear layers but the output in 4 bits and computes in `dtype`; none keeps all.
+
+    Source of `nf4`: Dettmers et al. 2023, QLoRA, section 3 (without double quantisation), by bitsandbytes.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -52,23 +56,50 @@ def load_base(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **_four_bits(native_dtype(dtype, device), device) if quantise else {},
         )
-    model.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides what it takes
+    if not quantise:
+        model.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides what it takes
     return model, _load_tokenizer(folder)
 
 
 def load_student(job: Event) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The base of a job with its `adapter` merged into the weights, which is faster than keeping it apart.
+    """The base of a job with its `adapter`, merged into the weights where these are not of 4 bits: that is faster.
 
     Without dropout, on this process's device; `adapter` may be none.
     """
-    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here())
+    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here(), job.get("quantise"))
     if job["adapter"]:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, job["adapter"], local_files_only=True).merge_and_unload()
+        model = _with_adapter(model, job["adapter"])
     model.train(False)
     return model, tokenizer
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    """The model with an adapter: merged, or beside weights of 4 bits, which would round it."""
+    from peft import PeftModel
+
+    taught = PeftModel.from_pretrained(model, adapter, local_files_only=True)
+    return taught.get_base_model() if getattr(model, "is_quantized", False) else taught.merge_and_unload()
+
+
+def _four_bits(dtype: "torch.dtype | None" = None, device: str = "cpu") -> dict[str, Any]:
+    """What `from_pretrained` is told to keep weights in 4 bits on a device.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "student.quantise: expected bitsandbytes to be installed, got none. Install it: pip install "
+            "'tutelage[quantise]', or leave student.quantise out"
+        )
+    kept = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": kept, "device_map": {"": device}}
 
 
 @contextmanager
@@ -97,6 +128,8 @@ def check(job: Event) -> Iterator[Event]:
     folder = Path(job["base"])
     with _told_when_unreadable(folder):
         AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if job.get("quantise"):
+        _four_bits()
     encode_row(_load_tokenizer(folder), [Message.model_validate(m) for m in job["messages"]], job["target"])
     yield {"checked": str(folder)}
 

@@ -279,7 +279,8 @@ class LocalStudent:
 
     def base_job(self) -> Event:
         """What every job of a worker is told: base, number format and threads."""
-        return {"base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}
+        job = {"base": str(self._base), "dtype": self._config.dtype, "threads": self._config.threads}
+        return job | {"quantise": self._config.quantise}
 
     def _job(self, do: str) -> Event:
         return self.base_job() | {"do": do}

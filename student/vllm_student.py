@@ -18,7 +18,8 @@ from typing import Literal
 from curriculum.errors import StudentError, UserError
 from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
-from curriculum.round_records import Canary, Serving, TrainingRow
+from curriculum.round_records import TrainingRow
+from curriculum.serving_records import Canary, Serving
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import cache_folder, file_sha256

@@ -15,6 +15,7 @@ from student.engine_worker import answer
 from student.first_token import entropies
 from student.loading import check, encode
 from student.ranking_worker import influence
+from student.step_scoring import score_steps
 from student.subprocess_job import Event, serve
 from student.train_worker import train
 
@@ -28,6 +29,7 @@ def work(job: Event) -> Iterator[Event]:
         "encode": encode,
         "influence": influence,
         "entropies": entropies,
+        "score_steps": score_steps,
         "train": train,
         "train_parallel": train_parallel,
     }

@@ -6,6 +6,7 @@ its answers in the ways it is told to. `python tests/chat_server.py` serves unti
 
 import hashlib
 import json
+import math
 import re
 import threading
 import time
@@ -50,6 +51,8 @@ class FakeChatServer(ThreadingHTTPServer):
         """Fields of a request that it does not take."""
         self.script: Callable[[str], str | None] = lambda prompt: None
         """Answers a prompt in place of the fake's own words."""
+        self.signs: Callable[[list[dict[str, str]]], float | None] = lambda messages: None
+        """What a process reward model would make of a conversation: P(+); none where it names no sign."""
         self.seen: list[Seen] = []
         self.counts: Counter[str] = Counter()
         self.busy = self.most_busy = 0
@@ -100,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault = server.fault_of(body)
             time.sleep(server.delay + (0.05 if fault == "slow" else 0.0))
             fault = "400" if server.refuses & request.keys() else fault
-            text = server.script(request["messages"][0]["content"]) or answer(request, len(server.seen), server.honours)
+            text = "+" if request.get("top_logprobs") == 20 else server.script(request["messages"][0]["content"])
+            text = text or answer(request, len(server.seen), server.honours)
             with server.lock:
                 server.seen.append(Seen(body, self.headers.get("Authorization", ""), text))
             self._send(fault, text, request)
@@ -132,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": message, "finish_reason": finish}
         if request.get("logprobs") and "logprobs" in self.server.honours:
             choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.25}, {"token": "b", "logprob": -1.5}]}
+            if (good := self.server.signs(request["messages"])) is not None:
+                signs = [{"token": "+", "logprob": math.log(good)}, {"token": "-", "logprob": math.log(1 - good)}]
+                choice["logprobs"] = {"content": [{"token": "+", "logprob": math.log(good), "top_logprobs": signs}]}
         reply |= {"choices": [choice]}
         raw = json.dumps(reply | ({} if fault == "no_usage" else {"usage": usage})).encode()
         if fault == "invalid_utf8":

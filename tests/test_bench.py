@@ -19,6 +19,7 @@ from agents.cli import app
 from agents.progress import ProgressPrinter
 from agents.session import open_loop
 from curriculum.bench_report import BenchReport
+from curriculum.bench_views import render_html, render_markdown
 from curriculum.config import load_config
 from curriculum.errors import StopRequested, StudentError, TrainingError, UserError
 from curriculum.round_records import TrainingRow
@@ -43,6 +44,7 @@ plan: {rows_per_round: 60}
 training: {epochs: 2}
 """
 ARMS = parse_strategies("stat_sel,stat_syn,generated_uniform,hard,learnability")
+BY_DIFFICULTY = parse_strategies("easy,middle")
 VARYING = {BEGAN, ASKED, "config.yaml"}
 """Files that name times or the folder."""
 Train = Callable[..., TrainingResult]
@@ -381,3 +383,33 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path, short: Path, point: tup
     done = tutelage(*args)
     assert done.code == 0, done.err
     assert files(tmp_path / "bench") == files(short)
+
+
+def test_easy_and_middle_rows_by_drawn_answers(tmp_path: Path) -> None:
+    made = bench(tmp_path, BY_DIFFICULTY, 1, **{"student.signals": "{samples: 3}"})
+    assert [s.strategy for s in made.strategies] == [*BY_DIFFICULTY]
+    folder = tmp_path / "bench"
+    drawn = {
+        s: {
+            row.example_id
+            for row in read_records(folder / f"trainings/{s}-1/round_01/build/training_set.jsonl", TrainingRow)
+        }
+        for s in ("easy", "middle")
+    }
+    assert all(drawn.values()) and not drawn["easy"] & drawn["middle"]
+    assert (folder / "answers" / "base" / "pool_samples" / "signals.jsonl").exists()
+    levels = {s.strategy: [(of.difficulty, of.items) for of in s.levels] for s in made.strategies}
+    assert levels["easy"] == levels["uniform"] and [level for level, _ in levels["easy"]] == [1, 2, 3]
+    assert sum(items for _, items in levels["easy"]) == made.items
+    assert "Right by difficulty" in render_markdown(made) and "Right by difficulty" in render_html(made)
+
+
+def test_a_bin_that_nothing_is_in_is_refused(tmp_path: Path) -> None:
+    # The fake is right in no sample of most items, and as unsure of one as of another.
+    with pytest.raises(UserError, match="strategy hard: expected pool items that are so"):
+        bench(tmp_path, parse_strategies("hard"), 1, **{"student.signals": "{samples: 2}"})
+
+
+def test_without_drawn_answers_easy_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="strategy easy: expected to know how hard"):
+        bench(tmp_path, BY_DIFFICULTY, 1)

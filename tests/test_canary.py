@@ -11,8 +11,8 @@ from agents.reporting import write_pages
 from agents.session import create_run, open_loop
 from curriculum.config import load_config
 from curriculum.errors import StudentError
-from curriculum.round_records import Serving
 from curriculum.rundir import read_record
+from curriculum.serving_records import Serving
 from student.canary import choose_prompts, distance, judge, require_same
 from student.fakes import FakeStudent
 

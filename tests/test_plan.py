@@ -8,7 +8,8 @@ from samples import allocation
 
 from curriculum.config import Config
 from curriculum.mastery import Mastery
-from curriculum.plan import PastRound, check_edited, make_plan
+from curriculum.plan import PastRound, make_plan
+from curriculum.plan_check import check_edited
 from curriculum.records import Skill, SkillCatalogue
 from curriculum.round_records import (
     Allocation,

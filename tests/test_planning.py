@@ -18,7 +18,8 @@ from agents.replies import PlanReply, Rejected
 from agents.teacher import PlannerView, RoundFacts
 from curriculum.config import Config
 from curriculum.grading import Grader
-from curriculum.plan import PastRound, check_edited, make_plan
+from curriculum.plan import PastRound, make_plan
+from curriculum.plan_check import check_edited
 from curriculum.records import Change, SkillCatalogue
 from curriculum.round_records import GateDecision, GateSkill, RoundPlan
 from curriculum.statistics import wilson

@@ -19,7 +19,8 @@ from curriculum.config import GateConfig, load_config
 from curriculum.gate import decide
 from curriculum.gate_odds import gate_p_value
 from curriculum.mixture import training_rows
-from curriculum.plan import PastRound, check_edited
+from curriculum.plan import PastRound
+from curriculum.plan_check import check_edited
 from curriculum.retention import ALL_ITEMS, Kept, regressed, retention_parts
 from curriculum.round_records import GateDecision, TrainingRow
 from curriculum.rundir import read_json, read_records

@@ -202,7 +202,7 @@ def test_a_report_says_what_drawn_answers_showed():
         SimpleNamespace(skill="s", signals=means, without_gold=None),
         SimpleNamespace(skill="t", signals=None, without_gold=None),
     ]
-    words = probe_words(SimpleNamespace(probe=SimpleNamespace(skills=skills, repeated=None, drawn=())))
+    words = probe_words(SimpleNamespace(probe=SimpleNamespace(skills=skills, repeated=None, difficult=None, drawn=())))
     assert "s 62.5 % right (2 items, 8 samples, " in words and "1.00 nats" in words and " t " not in words
     assert probe_words(SimpleNamespace(probe=None)) == ""
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from curriculum.allocation import Measurement
 from curriculum.config import Config, load_config
+from curriculum.difficulty import BINS
+from curriculum.difficulty_records import Bin
 from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.records import Skill, SkillCatalogue, content_id
@@ -54,6 +56,12 @@ def make_pool() -> Pool:
     )
 
 
+BY_LEVEL: dict[str, Bin] = {
+    id_: "easy" if level == 1 else "middle" if level == 2 else "hard"
+    for id_, level in zip(make_pool().ids, make_pool().difficulties.tolist(), strict=True)
+}
+
+
 def make_profile() -> MissingSkillProfile:
     def part(skill: str, right: int, difficulty: int | None) -> SkillProfile:
         counts = VerdictCounts(correct=right, wrong=20 - right)
@@ -81,6 +89,7 @@ def materials(config: Config) -> Materials:
         pool,
         dict.fromkeys(RIGHT, (1, 2)),
         {id_: TOKENS[id_.split("-")[0]] for id_ in pool.ids},
+        bins=BY_LEVEL,
     )
 
 
@@ -93,6 +102,8 @@ def shares(plan: RoundPlan) -> dict[str, float]:
     [
         ("uniform", [1 / 3, 1 / 3, 1 / 3]),
         ("uniform_again", [1 / 3, 1 / 3, 1 / 3]),
+        ("easy", [1 / 3, 1 / 3, 1 / 3]),
+        ("middle", [1 / 3, 1 / 3, 1 / 3]),
         ("hard", [1 / 3, 1 / 3, 1 / 3]),
         ("generated_uniform", [1 / 3, 1 / 3, 1 / 3]),
         # In chain_sum, gcd and lcm 2, 10 and 19 of 31 failures; p(1 − p) of 36, 100 and 19 of 155 (in 400ths).
@@ -139,6 +150,14 @@ def test_hard_rows_are_whole_levels_from_the_top_that_hold_a_third() -> None:
     one = index_pool((str(at), ("gcd",), 3) for at in range(6))
     assert strategy_pool("hard", one).ids == one.ids
     assert strategy_pool("stat_sel", two) is two
+
+
+def test_easy_and_middle_and_hard_rows_are_so_for_the_student_where_that_is_known() -> None:
+    levels = {s: set(strategy_pool(s, make_pool(), BY_LEVEL).difficulties.tolist()) for s in BINS}
+    assert levels == {"easy": {1}, "middle": {2}, "hard": {3, 4}}
+    for unknown in ("easy", "middle"):
+        with pytest.raises(UserError, match=r"expected to know how hard.*student\.signals"):
+            strategy_pool(unknown, make_pool())
 
 
 def test_everything_but_the_choice_of_rows_is_the_bench_s(config: Config) -> None:

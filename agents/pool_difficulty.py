@@ -1,0 +1,113 @@
+"""How hard the pool is for the current adapter, the bins a round's rows come from, and drawing by them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.evaluation import evaluate_split, sample_split
+from agents.history import adapter_before, gate_decision, past_rounds, pool_index
+from agents.loop import Loop
+from curriculum.difficulty import Key, by_bin, choose, joined, pool_bins, signal_key, slices_of
+from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, Measure
+from curriculum.errors import UserError
+from curriculum.extraction import taught_texts
+from curriculum.gate import answered_right
+from curriculum.mixture import Pool, PoolDraw, draw_pool
+from curriculum.records import Example
+from curriculum.round_records import RoundPlan, TrainingRow
+from student.interface import AdapterFiles
+
+
+class PoolDifficulty(NamedTuple):
+    """The pool's items in bins, and the stages that say so."""
+
+    measure: Measure
+    bins: Mapping[str, Bin]
+    folders: list[Path]
+
+
+def pool_difficulty(loop: Loop, round_: int) -> PoolDifficulty:
+    """The pool in bins for the adapter that a round begins with.
+
+    Raises:
+        UserError: there are neither drawn answers nor a worked solution of every item.
+        StudentError: the engine failed on more than a tenth of the answers.
+        StopRequested: a stop was asked for; everything answered so far is journalled.
+    """
+    measured = measured_pool(loop, loop.adapter_files(*adapter_before(loop, round_)))
+    if measured is None:
+        raise UserError(
+            "plan.difficulty: adaptive has to know how hard rows are: expected student.signals, or a worked solution "
+            "of every pool item, got neither. Set student.signals to {samples: 4}, give data.columns.solutions, or set "
+            "plan.difficulty to any"
+        )
+    return measured
+
+
+def measured_pool(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty | None:
+    """The pool in bins: by drawn answers with `student.signals`, else by worked solutions; none where not all have one.
+
+    Raises:
+        StudentError: the engine failed on more than a tenth of the answers.
+        StopRequested: a stop was asked for; everything answered so far is journalled.
+    """
+    pool = pool_index(loop)
+    if loop.config.student.signals is not None:
+        sampled = sample_split(loop, adapter, "pool")
+        keys = {item.example_id: key for item in sampled.signals if (key := signal_key(item)) is not None}
+        return PoolDifficulty("pass_rate", pool_bins(keys, pool), [sampled.folder])
+    lengths = _lengths(loop.split("pool"))
+    return PoolDifficulty("solution_length", pool_bins(lengths, pool), []) if lengths.keys() >= set(pool.ids) else None
+
+
+def _lengths(examples: list[Example]) -> dict[str, Key]:
+    """Words of the worked solutions, on average; of the examples that have any."""
+    return {
+        e.id: (sum(len(text.split()) for text in taught_texts(e)) / len(taught_texts(e)),)
+        for e in examples
+        if e.solutions
+    }
+
+
+def planned_difficulty(loop: Loop, made: RoundPlan, measured: PoolDifficulty) -> DifficultyPlan:
+    """The bins of a round that is planned: by its rows at first, then by what the last training did to the gate."""
+    past, sd = past_rounds(loop, made.round), loop.config.gate.retrain_sd
+    last = next((p.plan for p in reversed(past) if p.plan.difficulty is not None), None)
+    slices = () if last is None else _slices(loop, last.round, measured.measure, sd)
+    before = last.difficulty if last else None
+    return choose(measured.measure, measured.bins, made.new_rows, before, slices, sd)
+
+
+def _slices(loop: Loop, round_: int, measure: Measure, sd: float) -> tuple[DifficultySlice, ...]:
+    """How a round's candidate changed the gate's items, by their worked solutions or by their labels' difficulty."""
+    decision, gate = gate_decision(loop, round_), loop.split("gate")
+    assert decision.candidate is not None
+    files = (loop.adapter_files(*adapter_before(loop, round_)), loop.adapter_files(decision.candidate, round_))
+    before, after = (answered_right(evaluate_split(loop, one, "gate").grades) for one in files)
+    keys = _lengths(gate) if measure == "solution_length" else {}
+    if len(keys) < len(gate):
+        keys = {e.id: (float(loop.labels[e.id].difficulty),) for e in gate}
+    return slices_of(before, after, keys, sd)
+
+
+def draw_by_difficulty(
+    plan: RoundPlan,
+    pool: Pool,
+    used: Mapping[str, int],
+    repeats: int,
+    of: PoolDifficulty,
+    scores: Mapping[str, float] | None = None,
+) -> PoolDraw:
+    """As `draw_pool`, with each skill's rows parted over the bins as the plan says."""
+    assert plan.difficulty is not None
+    return joined(draw_pool(*by_bin(plan, pool, of.bins, plan.difficulty.focus, used, repeats), used, repeats, scores))
+
+
+def with_bins(rows: list[TrainingRow], round_: int, of: PoolDifficulty) -> list[TrainingRow]:
+    """The rows of a training set; those that a round drew from the pool say how hard they are for the student."""
+    return [
+        row.model_copy(update={"layer": f"{row.layer}; {of.bins[row.example_id]} for the student"})
+        if row.origin == "pool" and row.round == round_
+        else row
+        for row in rows
+    ]

@@ -1,0 +1,26 @@
+"""The wording of how hard a round's pool rows were to be for the student, and of what moved them."""
+
+from curriculum.difficulty_records import DifficultyPlan, DifficultySlice
+from curriculum.report_words import points
+
+BY = {
+    "pass_rate": "how often the student is right in drawn answers, then the entropy at their first token",
+    "solution_length": "the length of worked solutions",
+}
+
+
+def difficulty_words(plan: DifficultyPlan | None) -> str:
+    """Which bins got most rows and why, with the slices of the last training; empty where rows of any are drawn."""
+    if plan is None:
+        return ""
+    counts = ", ".join(f"{name} {items}" for name, items in plan.items.items())
+    said = f"Pool rows are {' and '.join(plan.focus)} for the student ({plan.reason}), and some of every bin; "
+    said += f"bins are thirds of each skill's pool by {BY[plan.measure]}: {counts} items."
+    if plan.slices:
+        said += f" The last training on the gate's items, which select: {'; '.join(map(_slice, plan.slices))}."
+    return said
+
+
+def _slice(part: DifficultySlice) -> str:
+    change = points((part.gained - part.lost) / part.items)
+    return f"{part.bin} {change} points ({part.gained} gained, {part.lost} lost of {part.items})"
