@@ -30,10 +30,10 @@ from curriculum.records import Sampling
 from curriculum.student_config import VllmConfig
 from student import vllm_server
 from student.base_model import resolve_base
+from student.blanks import blank_answers, prompt_events
 from student.chat_format import encode_prompt
 from student.interface import AdapterFiles, Prompt
 from student.loading import native_dtype
-from student.local import blank_answers, prompt_events
 from student.subprocess_job import Worker
 from student.vllm_main import installed
 from student.vllm_server import Model, environment, start_server

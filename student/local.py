@@ -17,6 +17,7 @@ from curriculum.round_records import TrainingRow
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import base_hash, resolve_base
+from student.blanks import blank_answers, prompt_events
 from student.chat_format import prompt_messages
 from student.interface import (
     AdapterFiles,
@@ -301,43 +302,3 @@ def _plain(prompt: Prompt) -> list[Event]:
 
 def _shots(shots: Mapping[str, Shots] | None, row: TrainingRow) -> Event:
     return shots[row.id]._asdict() if shots else {}
-
-
-Blanks = Mapping[str, tuple[StudentAnswer, Prompt]]
-"""What is to be answered, by the id of the answer."""
-
-
-def blank_answers(
-    prompts: Sequence[Prompt], adapter: AdapterFiles, sampling: Sampling, samples: int | None = None
-) -> Blanks:
-    """The answers to be given, without their texts; the samples of a prompt follow each other."""
-    blanks = ((_blank(prompt, adapter, sampling, at), prompt) for prompt in prompts for at in range(samples or 1))
-    return {blank.id: (blank, prompt) for blank, prompt in blanks}
-
-
-def prompt_events(blanks: Blanks) -> list[Event]:
-    """The prompts as a worker takes them, each with the ids of the answers it is to get: `id`, and `more` of them."""
-    events: list[Event] = []
-    for id_, (blank, prompt) in blanks.items():
-        if blank.sample_index:
-            events[-1].setdefault("more", []).append(id_)
-        else:
-            events.append({"id": id_, "messages": [m.model_dump() for m in prompt.messages]})
-    return events
-
-
-def _blank(prompt: Prompt, adapter: AdapterFiles, sampling: Sampling, sample: int) -> StudentAnswer:
-    """The answer to a prompt before there is one: what its id is made of."""
-    return StudentAnswer.model_validate(
-        {
-            "example_id": prompt.example_id,
-            "adapter": adapter.name,
-            "arm": prompt.arm,
-            "sampling": sampling,
-            "sample_index": sample,
-            "text": "",
-            "finish_reason": "error",
-            "prompt_tokens": 0,
-            "completion_tokens": 0,
-        }
-    )

@@ -23,6 +23,7 @@ from curriculum.serving_records import Canary, Serving
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.base_model import cache_folder, file_sha256
+from student.blanks import blank_answers, prompt_events
 from student.canary import require_same
 from student.interface import (
     AdapterFiles,
@@ -34,7 +35,7 @@ from student.interface import (
     TrainingResult,
     TrainingSettings,
 )
-from student.local import LocalStudent, blank_answers, prompt_events
+from student.local import LocalStudent
 from student.subprocess_job import Event, Worker
 from student.vllm_main import installed
 from student.vllm_server import Model, Server, is_healthy, loaded_rank, sleeps, start_server
