@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from agents.control import TRAIN as CONTROL_TRAIN
-from agents.evaluation import SERVING
+from agents.evaluation import PROFILE_SET, SERVING
 from agents.first_files import CHANGES
 from agents.forecast import forecast
 from curriculum.config import Config
@@ -33,7 +33,12 @@ def run_failures(run: RunDir, rounds: Sequence[RoundReport]) -> FailedItems | No
     if not looks:
         return None
     ids = {id_ for look in looks for id_ in look.diagnoses}
-    examples = {e.id: e for e in read_records(run.stage_path("prepare") / "examples.jsonl", Example) if e.id in ids}
+    prepared = run.stage_path("prepare")
+    sets = (
+        prepared / "examples.jsonl",
+        *sorted(prepared.glob("extra-*.jsonl")),
+    )
+    examples = {e.id: e for path in sets for e in read_records(path, Example) if e.id in ids}
     labels = {r.example_id: r for r in read_records(run.stage_path("label") / "labels.jsonl", SkillLabel)}
     return failed_items(looks, examples, labels)
 
@@ -45,14 +50,15 @@ def _first_rounds(rounds: Sequence[RoundReport]) -> list[RoundReport]:
 
 def _look(run: RunDir, round_: RoundReport) -> ProbeLook:
     asked = run.stage_path("answers") / round_.current
-    drawn = asked / "probe_without_gold" / "answers.jsonl"
-    silent = [a for a in read_records(drawn, StudentAnswer) if a.sample_index == 0] if drawn.exists() else []
+    folders = [folder for name in ("probe", PROFILE_SET, "probe_without_gold") if (folder := asked / name).is_dir()]
+    answers = [a for folder in folders for a in read_records(folder / "answers.jsonl", StudentAnswer)]
+    graded = [path for folder in folders if (path := folder / "grades.jsonl").exists()]
     diagnoses = read_records(run.round_stage(round_.round, "diagnose") / "diagnoses.jsonl", Diagnosis)
     return ProbeLook(
         adapter=round_.current,
         round=round_.round,
-        answers={a.example_id: a for a in (*read_records(asked / "probe" / "answers.jsonl", StudentAnswer), *silent)},
-        grades={g.example_id: g for g in read_records(asked / "probe" / "grades.jsonl", Grade)},
+        answers={a.example_id: a for a in answers if a.sample_index == 0},
+        grades={g.example_id: g for path in graded for g in read_records(path, Grade)},
         diagnoses={d.example_id: d for d in diagnoses},
     )
 

@@ -28,7 +28,7 @@ def loop() -> Any:
         id_: SkillLabel(example_id=id_, teacher="t", prompt_hash="h", skills=s, difficulty=len(s), reason="")
         for id_, s in skills.items()
     }
-    return SimpleNamespace(examples=examples, labels=labels)
+    return SimpleNamespace(examples=examples, labels=labels, holdout=frozenset())
 
 
 def test_the_pool_is_what_is_in_the_split_and_has_a_label(loop: Any) -> None:

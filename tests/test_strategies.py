@@ -153,7 +153,7 @@ def test_hard_rows_are_whole_levels_from_the_top_that_hold_a_third() -> None:
 
 
 def test_easy_and_middle_and_hard_rows_are_so_for_the_student_where_that_is_known() -> None:
-    levels = {s: set(strategy_pool(s, make_pool(), BY_LEVEL).difficulties.tolist()) for s in BINS}
+    levels = {s: set(strategy_pool(s, make_pool(), bins=BY_LEVEL).difficulties.tolist()) for s in BINS}
     assert levels == {"easy": {1}, "middle": {2}, "hard": {3, 4}}
     for unknown in ("easy", "middle"):
         with pytest.raises(UserError, match=r"expected to know how hard.*student\.signals"):

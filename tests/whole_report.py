@@ -17,7 +17,8 @@ from curriculum.report_items import FailedAnswer, FailedItem, FailedItems, Skill
 from curriculum.report_origin import AdapterReport, Ancestor, Reproduction, ServedWeights, Work
 from curriculum.report_rows import TaughtRow, TaughtRows
 from curriculum.resampling import DrawnChange
-from curriculum.round_records import Canary, RetentionPart
+from curriculum.round_records import RetentionPart
+from curriculum.serving_records import Canary
 from curriculum.statistics import wilson
 
 WORST = HOSTILE + (
