@@ -13,6 +13,7 @@ from typing import Any
 
 from agents.control import BUILD as CONTROL_BUILD
 from agents.control import TRAIN as CONTROL_TRAIN
+from agents.demonstrations import WEIGHTS
 from agents.evaluation import SERVING
 from agents.history import pool_sizes, written_levels
 from agents.loop import REPEATED, Loop
@@ -33,7 +34,7 @@ from student.interface import TrainingResult
 TAKEN: Mapping[str, tuple[str, ...]] = {
     "answers.jsonl": ("prompt_tokens", "completion_tokens", "entropy"),
     "adapter.json": ("training_tokens", "target_tokens"),
-    "losses.json": ("losses", "gradient_norms"),
+    "losses.json": ("losses", "gradient_norms", "probabilities"),
 }
 """Numbers of files that no other record gives: only the student saw them happen."""
 READ = ("difficulty", "metadata")
@@ -137,6 +138,8 @@ class AuditedRun(RunDir):
             self._found.differ(file, "", "a file", None)
         elif recorded.name == SERVING:
             self._found.skip(part, "what a server said of the weights it answered with", count_numbers(recorded))
+        elif recorded.name == WEIGHTS:
+            self._found.skip(part, "rows' weights, of losses that only the trainer saw", count_numbers(recorded))
         elif recorded.name == REPEATED and self.loop.config.teacher.kind == "llm":
             self._found.skip(part, "an LLM's second opinions, which are not kept one by one", count_numbers(recorded))
         elif made.is_file():
@@ -175,6 +178,7 @@ class AuditedRun(RunDir):
             training_tokens=recorded.training_tokens,
             target_tokens=recorded.target_tokens,
             losses=tuple(curves["losses"]),
+            probabilities=tuple(curves.get("probabilities", ())),
             dropped=tuple(dropped),
             gradient_norms=tuple(curves["gradient_norms"]),
         )

@@ -312,6 +312,22 @@ def test_weights_are_in_a_bundle_that_is_asked_for_them(bundle: Path, tmp_path: 
     assert any(d.file.endswith("adapter.json") and d.field == "files.rows.json" for d in found.differences)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("training.weights=ica", "embeddings: no weights answer here"),
+        ("training.loss=dft", "the weights are not in the bundle"),
+        ("plan.rank=embed_sel", "embeddings: no weights answer here"),
+    ],
+)
+def test_what_only_weights_can_say_is_told_and_all_else_verifies(tmp_path: Path, setting: str, said: str) -> None:
+    done = tutelage("run", write_config(tmp_path), "--name", "run", "--set", "rounds=1", "--set", setting)
+    assert done.code == 0, done.err
+    made = verify_bundle(bundled(tmp_path))
+    assert not made.differences and made.round == 1
+    assert any(said in part.why for part in made.not_recomputed)
+
+
 def test_an_extended_run_and_a_fork_verify(bundle: Path, tmp_path: Path) -> None:
     done = tutelage("fork", bundle.parent / "run", "--round", "1", "--name", "forked", "--set", "seed=5")
     assert done.code == 0, done.err
