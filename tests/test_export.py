@@ -187,7 +187,7 @@ def no_adapter(run: Path) -> None:
         (lambda run: other_bytes(adapter_file(run)), r"expected the file that the run recorded \(SHA-256 "),
         (lambda run: adapter_file(run).unlink(), "got none. It was changed after the training"),
         (lambda run: (adapter_file(run).parent / "more.bin").write_text("x"), "expected the files that its done.json"),
-        (lambda run: other_bytes(run / "round_01/build/training_set.jsonl"), "round_01/build: expected the files"),
+        (lambda run: other_bytes(run / "round_01/build/training_set.jsonl"), "round_01/build"),
         (lambda run: edit(run / "round_02/train/adapter.json", lambda a: a.update(rows=7)), "round_02/train: expected"),
         (lambda run: (run / "run.json").unlink(), "expected a run's folder with a run.json"),
     ],

@@ -296,8 +296,8 @@ def test_the_report_traces_rows_failures_and_adapters_to_the_run(finished: Path)
     assert (base["start"], first["start"]) == (None, "base") and second["start"] in ("base", first["name"])
     answers = list((finished / "answers").glob("*/*/answers.jsonl"))
     rows = [sum(1 for _ in (finished / f"round_0{r}" / "build" / "training_set.jsonl").open()) for r in (1, 2)]
-    assert report["work"]["answers"] == sum(len(path.read_text().splitlines()) for path in answers)
-    assert report["work"]["answers"] <= report["work"]["forecast_answers"]
+    assert report["work"]["all_answers"] == sum(len(path.read_text().splitlines()) for path in answers)
+    assert report["work"]["all_answers"] <= report["work"]["forecast_answers"]
     assert report["work"]["rows"] == sum(rows) and [t["rows"] for t in report["taught"]] == rows
 
     wrong = set()
