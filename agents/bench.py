@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from agents import nodes
-from agents.bench_training import AT_BASE, pool_tokens, ranking_folder, run_training, warm_up
+from agents.bench_training import AT_BASE, examined_adapter, pool_tokens, ranking_folder, run_training, warm_up
 from agents.evaluation import Evaluation, evaluate_split
 from agents.first_files import write_first_files
 from agents.history import pool_index, written_levels
@@ -30,10 +30,11 @@ from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench
 from curriculum.bench_views import render_html, render_markdown
 from curriculum.config import Config, changed_keys
 from curriculum.data_config import FileData
+from curriculum.difficulty import BINS
 from curriculum.errors import RunDirError, StudentError, UserError
 from curriculum.records import BASE
 from curriculum.report_words import percent, student_notes
-from curriculum.round_records import Adapter, MissingSkillProfile
+from curriculum.round_records import MissingSkillProfile
 from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_record
 from curriculum.strategies import RANKED, WRITTEN, Materials, Strategy, layer_config
 
@@ -184,11 +185,8 @@ def _labelled(loop: Loop) -> Path | None:
 
 
 def _ranked(loop: Loop, of: Materials, strategies: Sequence[Strategy]) -> Materials:
-    """The materials with the pool ranked for every strategy that wants it, by the warm-up's adapter or the base."""
-    adapter = loop.adapter_files(BASE, 0)
-    if of.warm_up:
-        name = read_record(loop.run.round_stage(1, "train") / "adapter.json", Adapter).name
-        adapter = loop.adapter_files(name, 1)
+    """The materials with the pool ranked for every strategy that wants it, by the adapter that was examined."""
+    adapter = examined_adapter(loop, of)
     wanted = [strategy for strategy in strategies if strategy in RANKED]
     folders = {strategy: ranking_folder(loop, strategy, of.round) for strategy in wanted}
     return of._replace(
@@ -211,13 +209,10 @@ def _materials(loop: Loop) -> Materials:
 
 
 def _with_bins(loop: Loop, of: Materials, strategies: Sequence[Strategy]) -> Materials:
-    """The materials with how hard the pool is for the base, or for the warm-up's adapter, where a strategy asks."""
-    if not {"easy", "middle", "hard"}.intersection(strategies):
+    """The materials with how hard the pool is for the adapter that was examined, where a strategy asks."""
+    if not set(BINS).intersection(strategies):
         return of
-    adapter = loop.adapter_files(BASE, 0)
-    if of.warm_up:
-        adapter = loop.adapter_files(read_record(loop.run.round_stage(1, "train") / "adapter.json", Adapter).name, 1)
-    measured = measured_pool(loop, adapter)
+    measured = measured_pool(loop, examined_adapter(loop, of))
     return of if measured is None else of._replace(bins=measured.bins)
 
 

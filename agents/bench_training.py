@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.evaluation import evaluate_split
+from agents.evaluation import evaluate_split, plain_prompt
 from agents.loop import Loop, State, stage_inputs
 from agents.ranking import RANK
 from agents.targets import target_texts
@@ -32,8 +32,7 @@ from curriculum.strategies import (
     strategy_plan,
     strategy_pool,
 )
-from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Progress, Prompt
+from student.interface import AdapterFiles, Progress
 
 TRAININGS = "trainings"
 """The folder of the trainings' folders, each called after its strategy and seed."""
@@ -76,9 +75,7 @@ class _Taught(NamedTuple):
 def _tokens(loop: Loop, taught: Sequence[_Taught], log: Path) -> dict[str, int]:
     """Training tokens of each row over all epochs, as the trainer counts them: too long a text is not trained on."""
     pairs = [
-        (Prompt(row.id, "plain", prompt_messages(loop.prompt.text, row.history, row.question)), target)
-        for row in taught
-        for target in row.targets
+        (plain_prompt(loop, row.id, row.history, row.question), target) for row in taught for target in row.targets
     ]
     fitting: dict[str, list[int]] = {row.id: [] for row in taught}
     for (prompt, _), encoded in zip(pairs, loop.student.encode(pairs, False, log), strict=True):
@@ -99,6 +96,13 @@ def run_training(loop: Loop, of: Materials, strategy: Strategy, seed: int) -> Tr
     grades = evaluate_split(loop, files, "final").grades
     rows = read_records(own.run.round_stage(of.round, "build") / "training_set.jsonl", TrainingRow)
     return TrainingDone(strategy, seed, adapter, rows, grades)
+
+
+def examined_adapter(loop: Loop, of: Materials) -> AdapterFiles:
+    """The adapter that strategies choose by: the warm-up's, or the base."""
+    if not of.warm_up:
+        return loop.adapter_files(BASE, 0)
+    return loop.adapter_files(read_record(loop.run.round_stage(1, "train") / "adapter.json", Adapter).name, 1)
 
 
 def ranking_folder(loop: Loop, strategy: Strategy, round_: int) -> Path:
@@ -160,7 +164,8 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     labels = {**loop.labels, **{r.example_id: r for r in made.labels}}
     settings = config.plan.uniform_floor, config.plan.allocation
     pool = [loop.examples[draw.example_id] for draw in drawn.draws]
-    texts = target_texts(layered, folder, plan.seed, AdapterFiles(BASE, None), pool, [e for e, _ in made.rows])
+    current = examined_adapter(loop, of)
+    texts = target_texts(layered, folder, plan.seed, current, pool, [e for e, _ in made.rows])
     rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, texts, *settings)
     if ranked is not None:
         rows = with_standings(rows, ranked, config.plan.rank, of.round)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from agents.evaluation import plain_prompt
 from agents.loop import Loop
 from curriculum.duplicates import Asked
 from curriculum.errors import DataError
@@ -13,8 +14,7 @@ from curriculum.method_records import Demonstration, RowDemonstrations, RowWeigh
 from curriculum.records import BASE
 from curriculum.round_records import TrainingRow
 from curriculum.rundir import read_records, record_cost, write_records
-from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Prompt, Shots, Weighed
+from student.interface import AdapterFiles, Shots, Weighed
 
 HOLDOUT, CHOSEN, WEIGHTS = "holdout.jsonl", "demonstrations.jsonl", "weights.jsonl"
 """In a build's folder: the demonstrations, and which each row gets. In a training's: what they made of it."""
@@ -44,7 +44,7 @@ def write_demonstrations(loop: Loop, folder: Path, rows: Sequence[TrainingRow]) 
         )
     since = time.monotonic()
     asked: list[Asked] = [*rows, *shown]
-    prompts = [Prompt(a.id, "plain", prompt_messages(loop.prompt.text, a.history, a.question)) for a in asked]
+    prompts = [plain_prompt(loop, a.id, a.history, a.question) for a in asked]
     vectors = loop.student.embed(prompts, AdapterFiles(BASE, None), folder / "embed.log")
     of_rows, of_shown = vectors[: len(rows)], vectors[len(rows) :]
     chosen = choose_demonstrations(rows, of_rows, shown, of_shown, ica.neighbours, loop.config.seed)

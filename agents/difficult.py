@@ -56,15 +56,14 @@ def difficult_questions(loop: Loop, adapter: AdapterFiles, round_: int) -> Diffi
         StudentError: the engine failed on more than a tenth of the answers, or the reward model failed.
         StopRequested: a stop was asked for; everything answered and scored so far is journalled.
     """
-    method, probe, items = loop.config.student.difficult, evaluate_probe(loop, adapter, round_), {}
-    for example in profile_items(loop, round_):
-        items[example.id] = example
+    method, probe = loop.config.student.difficult, evaluate_probe(loop, adapter, round_)
+    items = {example.id: example for example in profile_items(loop, round_)}
     asked = ask_five_times(loop, adapter, [e for e in items.values() if not e.gold or method == "disagreement"])
     first = {a.example_id: a for a in asked.answers if a.sample_index == 0} if asked else {}
     unsure = {item.example_id for item in asked.consistency if item.difficult} if asked else set()
     folders = [asked.folder] if asked else []
     failures: list[Failure] = []
-    graded = [(answer, grade) for answer, grade in zip(probe.answers, probe.grades, strict=True)]
+    graded = list(zip(probe.answers, probe.grades, strict=True))
     if method == "gold":
         for answer, grade in graded:
             if grade.verdict not in (Verdict.CORRECT, Verdict.FAILED):

@@ -16,7 +16,7 @@ from curriculum.extraction import taught_text
 from curriculum.gate import MAX_FAILED_SHARE
 from curriculum.grading import Grader
 from curriculum.judging import judge_failures
-from curriculum.records import Arm, Example, Grade, Sampling, Split, StudentAnswer, content_id
+from curriculum.records import Arm, Example, Grade, Message, Sampling, Split, StudentAnswer, content_id
 from curriculum.round_records import ItemConsistency, ItemSignals
 from curriculum.rundir import append_journal, open_journal, read_records, record_cost, write_record, write_records
 from curriculum.signals import SAMPLES_WITHOUT_GOLD, item_consistency, item_signals
@@ -211,6 +211,11 @@ def _check_failed(folder: Path, reasons: Sequence[str], answers: int, judged: bo
             "verdicts are kept: begin a new run with a clearer grader_rubric or another model for the role judge"
         )
     raise StudentError(f"{folder}: {len(reasons)} of {answers} answers failed on our side, at most {said}")
+
+
+def plain_prompt(loop: Loop, id_: str, history: Sequence[Message], question: str) -> Prompt:
+    """The chat turns the student sees for a question, without examples, under an id."""
+    return Prompt(id_, "plain", prompt_messages(loop.prompt.text, history, question))
 
 
 def student_prompts(loop: Loop, examples: Sequence[Example], arm: Arm) -> list[Prompt]:

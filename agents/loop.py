@@ -86,6 +86,15 @@ class Loop:
         if self.stopping.is_set():
             raise StopRequested(self.stop_message)
 
+    def stoppable(self, what: str) -> Callable[[Progress], None]:
+        """Says how far a long step is, and ends it where a stop was asked for: what it did is done again."""
+
+        def say(progress: Progress) -> None:
+            self.check_stop()
+            self.progress(what, progress)
+
+        return say
+
     @property
     def stop_message(self) -> str:
         """What a person is told after a stop."""

@@ -20,6 +20,7 @@ from curriculum.plan_file import APPROVED, PROPOSED, read_approval, read_propose
 from curriculum.proposal import Proposal, ProposedSkill, SampleRow
 from curriculum.proposal_views import render_html
 from curriculum.records import Example, Skill
+from curriculum.report_samples import cut
 from curriculum.round_records import RoundPlan, SkillPlan, TrainingRow
 from curriculum.rundir import RunDir, read_record, write_atomic, write_record
 
@@ -73,7 +74,7 @@ def gather(loop: Loop, round_: int, asked_anew: str = "") -> Proposal:
         round=round_,
         rounds=loop.config.rounds,
         base=loop.config.student.base,
-        teacher=loop.config.teacher.kind if loop.config.teacher.kind == "offline" else str(loop.config.teacher.model),
+        teacher=loop.config.teacher.called,
         plan=plan,
         skills=_skills(loop, plan, pool, rows),
         dropped_skills=tuple(dropped),
@@ -140,8 +141,8 @@ def _taught(kind: str, row: TrainingRow, expected: float | None = None) -> Sampl
             "skill": row.skill,
             "example_id": row.example_id,
             "difficulty": row.difficulty,
-            "question": _cut(row.question),
-            "target": _cut(row.target),
+            "question": cut(row.question, MOST_CHARACTERS),
+            "target": cut(row.target, MOST_CHARACTERS),
             "layer": row.layer,
             "uses": row.repeat,
             "expected": expected,
@@ -189,13 +190,9 @@ def _sample(kind: str, example: Example, skill: str, difficulty: int) -> SampleR
             "skill": skill,
             "example_id": example.id,
             "difficulty": difficulty,
-            "question": _cut(example.question),
-            "target": _cut(taught_text(example)),
+            "question": cut(example.question, MOST_CHARACTERS),
+            "target": cut(taught_text(example), MOST_CHARACTERS),
             "layer": "",
             "uses": 0,
         }
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + " …"

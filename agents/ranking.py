@@ -129,10 +129,8 @@ def _influence(
         for prompt, f in zip(asked, failures, strict=True)
     ]
     how = Influence(method, plan.prism_weight, plan.less, loop.config.seed)
-    loop.check_stop()
-    return loop.student.influence(
-        candidates, targets, how, adapter, folder / "rank.log", lambda p: loop.progress("ranking the pool", p)
-    )
+    log = folder / "rank.log"
+    return loop.student.influence(candidates, targets, how, adapter, log, loop.stoppable("ranking the pool"))
 
 
 def _nearness(

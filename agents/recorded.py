@@ -35,6 +35,7 @@ from curriculum.round_records import DroppedRow, RoundPlan, TrainingRow
 from curriculum.rundir import DONE, RunDir, read_json, read_record, read_records
 from curriculum.serving_records import Serving
 from curriculum.teacher_records import TeacherFailure
+from student.blanks import blank_answers
 from student.interface import (
     AdapterFiles,
     Encoded,
@@ -115,21 +116,8 @@ class RecordedStudent:
     ) -> Iterator[StudentAnswer]:
         """The recorded answer to every prompt, found by what identifies it; one that is missing is left out."""
         known = self._recorded.answers(adapter.name)
-        for prompt in prompts:
-            for at in range(samples or 1):
-                wanted = StudentAnswer(
-                    example_id=prompt.example_id,
-                    adapter=adapter.name,
-                    arm=prompt.arm,
-                    sampling=sampling,
-                    sample_index=at,
-                    text="",
-                    finish_reason="stop",
-                    prompt_tokens=0,
-                    completion_tokens=0,
-                ).id
-                if wanted in known and wanted not in finished:
-                    yield known[wanted]
+        wanted = blank_answers(prompts, adapter, sampling, samples)
+        yield from (known[id_] for id_ in wanted if id_ in known and id_ not in finished)
 
     def embed(self, prompts: Sequence[Asked], adapter: AdapterFiles, log: Path) -> Vectors:
         """There are no weights."""

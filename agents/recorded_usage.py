@@ -138,3 +138,9 @@ def _union(spans: Sequence[tuple[float, float]]) -> float:
         total += max(0.0, end - max(begin, reached))
         reached = max(reached, end)
     return round(total, 1)
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a file that ends with one."""
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

@@ -183,7 +183,7 @@ def gather(run: RunDir, config: Config) -> RunReport:
         stop_reason=rounds[-1].reason if by_rule else None,
         base=config.student.base,
         base_hash=base_hash,
-        teacher=config.teacher.kind if config.teacher.kind == "offline" else str(config.teacher.model),
+        teacher=config.teacher.called,
         teaching=_teaching(run, config),
         judging=_judging(run, config),
         data=_data_words(config),

@@ -4,13 +4,11 @@ Minutes go by what this run measured so far; where it has not, by the quickstart
 the student, they are unknown.
 """
 
-from pathlib import Path
-
 from agents.control import wants_control
 from agents.forecast import ANSWERS_PER_SECOND, ROWS_PER_SECOND
 from agents.history import adapter_before
 from agents.loop import Loop
-from agents.recorded_usage import recorded_usage
+from agents.recorded_usage import count_lines, recorded_usage
 from agents.teacher_work import Known
 from curriculum.proposal import RoundForecast
 from curriculum.round_records import Adapter, RoundPlan
@@ -67,7 +65,7 @@ def _answers_per_second(loop: Loop) -> Speeds | None:
     for path in sorted(loop.run.stage_path("answers").glob(f"*/*/{TIMING}")):
         file, seconds = path.with_name("answers.jsonl"), read_json(path).get("seconds")
         if file.exists() and seconds:
-            measured.append(_lines(file) / seconds)
+            measured.append(count_lines(file) / seconds)
     return (min(measured), max(measured)) if measured else None
 
 
@@ -79,11 +77,6 @@ def _rows_per_second(loop: Loop) -> Speeds | None:
             made = read_record(record, Adapter)
             measured.append(made.rows * loop.plan(made.round).epochs / seconds)
     return (min(measured), max(measured)) if measured else None
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 def _teacher(loop: Loop, plan: RoundPlan) -> tuple[TeacherForecast, str]:

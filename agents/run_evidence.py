@@ -15,6 +15,7 @@ from agents.control import TRAIN as CONTROL_TRAIN
 from agents.evaluation import PROFILE_SET, SERVING
 from agents.first_files import CHANGES
 from agents.forecast import forecast
+from agents.recorded_usage import count_lines
 from curriculum.config import Config
 from curriculum.records import BASE, Diagnosis, Example, Grade, SkillLabel, StudentAnswer
 from curriculum.report import RoundReport
@@ -126,17 +127,12 @@ def run_work(run: RunDir, rounds: Sequence[RoundReport], config: Config) -> Work
             of_control = read_record(control, Adapter).rows if control.exists() else 0
             rows += epochs * (round_.training.rows + of_control)
     return Work(
-        all_answers=sum(_lines(path) for path in run.stage_path("answers").glob("*/*/answers.jsonl")),
+        all_answers=sum(count_lines(path) for path in run.stage_path("answers").glob("*/*/answers.jsonl")),
         rows=rows,
         forecast_answers=expected.answers,
         forecast_rows=expected.training_rows,
         forecast_minutes=expected.minutes if timed else None,
     )
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 def reproduction(run: RunDir, facts: Mapping[str, Any], rounds: int) -> Reproduction:

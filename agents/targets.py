@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agents.evaluation import student_prompts
 from agents.loop import Loop
 from curriculum.complexity import choose_targets, random_keys, split_parts
 from curriculum.errors import DataError
 from curriculum.extraction import format_target, taught_texts
 from curriculum.records import Example, Sampling, StudentAnswer, Verdict
 from curriculum.rundir import write_records
-from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Prompt
+from student.interface import AdapterFiles
 
 CHOICES = "targets.jsonl"
 """In a build's folder: each new example's part and form, with the reason."""
@@ -43,7 +43,7 @@ def target_texts(
             "whose last answer the grader accepts: name the solutions' column (data.columns.solutions), or set "
             "plan.targets to gold in a fork or a new run"
         )
-    prompts = [Prompt(e.id, "plain", prompt_messages(loop.prompt.text, e.history, e.question)) for e in examples]
+    prompts = student_prompts(loop, examples, "plain")
     short = [format_target(e.gold, None) for e in examples]
     entropies: dict[str, float] = {}
     if rule == "complexity":

@@ -39,7 +39,7 @@ def build(loop: Loop, state: State) -> State:
         loop.run.stage_path("label"),
         loop.run.round_stage(round_, "approve"),
         *earlier,
-        *(r.folder for r in ranked),
+        *([ranked.folder] if ranked else []),
     ]
     inputs = stage_inputs(loop, *read) | unwanted_inputs(loop)
 
@@ -72,7 +72,7 @@ def chosen_rows(
     loop: Loop,
     plan: RoundPlan,
     made: "Made",
-    ranked: Sequence[Ranked] = (),
+    ranked: Ranked | None = None,
     form: Callable[[Sequence[Example]], Callable[[Example], Sequence[str]]] = lambda _: taught_texts,
 ) -> tuple[PoolDraw, list[TrainingRow]]:
     """What a plan draws from the pool, the best first where it is ranked, and the round's training set.
@@ -84,7 +84,7 @@ def chosen_rows(
     used = Counter(row.example_id for row in accepted)
     pool, repeats = pool_index(loop), loop.config.plan.max_repeats
     measured = pool_difficulty(loop, plan.round) if plan.difficulty is not None else None
-    scores = ranked[0].scores if ranked else None
+    scores = ranked.scores if ranked else None
     if measured is not None:
         drawn = draw_by_difficulty(plan, pool, used, repeats, measured, scores)
     else:
@@ -100,20 +100,20 @@ def chosen_rows(
         loop.config.plan.uniform_floor,
         loop.config.plan.allocation,
     )
-    for by in ranked:
-        rows = with_standings(rows, by.items, by.method, plan.round)
+    if ranked:
+        rows = with_standings(rows, ranked.items, ranked.method, plan.round)
     return drawn, with_bins(rows, plan.round, measured) if measured is not None else rows
 
 
-def _ranked(loop: Loop, state: State) -> list[Ranked]:
-    """What ranks the pool items that the round's plan can draw; empty where they are drawn at random."""
+def _ranked(loop: Loop, state: State) -> Ranked | None:
+    """What ranks the pool items that the round's plan can draw; none where they are drawn at random."""
     round_, method = state["round"], loop.config.plan.rank
     pool = pool_index(loop)
     candidates = planned_items(loop.plan(round_), pool)
     if method == "random" or not candidates:
-        return []
+        return None
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
-    return [rank_pool(loop, loop.run.round_stage(round_, RANK), method, adapter, pool, candidates)]
+    return rank_pool(loop, loop.run.round_stage(round_, RANK), method, adapter, pool, candidates)
 
 
 def _check_skills(loop: Loop) -> None:

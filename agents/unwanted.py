@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from agents.evaluation import plain_prompt
 from agents.loop import Loop
 from curriculum.round_records import DroppedRow, TrainingRow
 from curriculum.rundir import file_hash, write_records
 from curriculum.unwanted import read_pairs, suspects, without_suspects
-from student.chat_format import prompt_messages
-from student.interface import AdapterFiles, Influence, Prompt, Target
+from student.interface import AdapterFiles, Influence, Target
 
 SUSPECTS = "suspects.jsonl"
 """In the folder of a build: every row by how far it pushes towards the unwanted answers."""
@@ -47,26 +47,22 @@ def drop_unwanted(loop: Loop, adapter: AdapterFiles, rows: Sequence[TrainingRow]
     if unwanted is None or not rows:
         return Kept(list(rows), [])
 
-    def prompt(id_: str, row: TrainingRow) -> Prompt:
-        return Prompt(id_, "plain", prompt_messages(loop.prompt.text, row.history, row.question))
-
     targets = [
         Target(
-            Prompt(str(at), "plain", prompt_messages(loop.prompt.text, (), pair.question)),
+            plain_prompt(loop, str(at), (), pair.question),
             right=pair.unwanted,
             wrong=pair.wanted,
             skills=("unwanted",),
         )
         for at, pair in enumerate(read_pairs(unwanted.pairs))
     ]
-    loop.check_stop()
     scores = loop.student.influence(
-        [(prompt(row.id, row), row.targets) for row in rows],
+        [(plain_prompt(loop, row.id, row.history, row.question), row.targets) for row in rows],
         targets,
         Influence("prism", plan.prism_weight, plan.less, loop.config.seed),
         adapter,
         folder / "unwanted.log",
-        lambda p: loop.progress("looking for unwanted rows", p),
+        loop.stoppable("looking for unwanted rows"),
     )
     found = suspects(rows, scores, unwanted.drop_share)
     write_records(folder / SUSPECTS, found)

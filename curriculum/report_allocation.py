@@ -56,7 +56,7 @@ def allocation_rows(round_: RoundReport) -> list[AllocationRow]:
                 _whole(part.shares.expected_gain),
                 _whole(given.get(part.skill, 0) / total) if total else NONE,
                 f"{points(part.gain)} ({points(part.gain_low)} to {points(part.gain_high)})",
-                _each(tokens.get(part.skill, 0), part.gain) if part.gain >= LEAST_GAIN else NONE,
+                tokens_a_point(tokens.get(part.skill, 0), part.gain) if part.gain >= LEAST_GAIN else NONE,
             ),
             status_words(part),
         )
@@ -114,15 +114,17 @@ def _price(training: int, teacher: int, change: Change, where: str) -> str:
     if change.change <= 0:
         return f"Price: {spent} for {gained}: no point was gained."
     each = [
-        f"{_each(tokens, change.change)} {name}"
+        f"{tokens_a_point(tokens, change.change)} {name}"
         for tokens, name in ((training, "training"), (teacher, "teacher"))
         if tokens
     ]
-    most = "with no upper bound" if change.low <= 0 else f"at most {_each(training + teacher, change.low)} together"
+    dearest = tokens_a_point(training + teacher, change.low) if change.low > 0 else ""
+    most = f"at most {dearest} together" if dearest else "with no upper bound"
     return f"Price: {spent} for {gained}: {' and '.join(each)} tokens a point, {most}."
 
 
-def _each(tokens: int, gain: float) -> str:
+def tokens_a_point(tokens: int, gain: float) -> str:
+    """What a point of accuracy cost in tokens; `gain` is a share."""
     return f"{tokens / (100 * gain):,.0f}"
 
 

@@ -6,6 +6,7 @@ Takes values of a report and returns plain text, not escaped for any medium, as 
 from math import ceil, floor
 
 from curriculum.report import RoundReport, RunReport, Timings
+from curriculum.report_allocation import tokens_a_point
 from curriculum.report_words import NONE, change_short, decision_words, duration
 from curriculum.teacher_words import money_words
 
@@ -104,7 +105,7 @@ def _count(number: int) -> str:
 
 
 def _each(tokens: int, gain: float | None) -> str:
-    return NONE if gain is None or gain <= 0 or not tokens else f"{tokens / (100 * gain):,.0f}"
+    return NONE if gain is None or gain <= 0 or not tokens else tokens_a_point(tokens, gain)
 
 
 REJECTION_HEADS = ("Round", "Rows to write", "Kept", "Rejected written", "Rejected pool", "Short")

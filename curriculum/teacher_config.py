@@ -242,6 +242,11 @@ class TeacherConfig(EndpointKeys):
         return self
 
     @property
+    def called(self) -> str:
+        """What reports call it: `offline`, or the model."""
+        return self.kind if self.kind == "offline" else str(self.model)
+
+    @property
     def second_judge_endpoint(self) -> Endpoint:
         """What the second judge's requests need; they count as the role `judge`."""
         assert self.second_judge is not None

@@ -153,17 +153,26 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> "tuple[Tensor, Tenso
     return ids, mask
 
 
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> "tuple[Tensor, Tensor]":
+    """Token ids and attention mask, `rows × tokens`, all rows beginning at the first position."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(ids)
+    for at, row in enumerate(rows):
+        ids[at, : len(row)] = torch.tensor(row)
+        mask[at, : len(row)] = 1
+    return ids, mask
+
+
 def collate(rows: Sequence[EncodedRow], weights: Sequence[float], pad: int) -> Batch:
     """Rows as tensors; position `t` predicts token `t + 1`, so the last prompt token predicts the first target."""
     import torch
 
-    width = max(len(row.input_ids) for row in rows)
-    ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros_like(ids)
+    ids, mask = pad_right([row.input_ids for row in rows], pad)
     predicts = torch.zeros_like(ids, dtype=torch.bool)
     for at, row in enumerate(rows):
-        ids[at, : len(row.input_ids)] = torch.tensor(row.input_ids)
-        mask[at, : len(row.input_ids)] = 1
         predicts[at, row.prompt_length - 1 : len(row.input_ids) - 1] = True
     row_weights = torch.tensor(weights, dtype=torch.float32)
     of_row = torch.arange(len(rows))[:, None].expand(ids.shape)[predicts]

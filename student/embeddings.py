@@ -11,12 +11,12 @@ import torch
 from torch.nn.functional import normalize
 
 from curriculum.records import Message
-from student.chat_format import encode_prompt, pad_id
+from student.chat_format import encode_prompt, pad_id, pad_right
+from student.engine_worker import EncodedPrompt, partition
 from student.loading import load_student
 from student.subprocess_job import Event
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 DIGITS = 6
@@ -33,26 +33,25 @@ def embed(job: Event) -> Iterator[Event]:
         job: `base`, `adapter`, `dtype`, `threads`, `batch_size`, `prompts` (each `id` and `messages`).
     """
     model, tokenizer = load_student(job)
-    prompts = []
+    prompts, spans = [], {}
     for prompt in job["prompts"]:
         messages = [Message.model_validate(m) for m in prompt["messages"]]
         ids = encode_prompt(tokenizer, messages)
-        prompts.append((prompt["id"], ids, question_span(tokenizer, messages, ids)))
-    prompts.sort(key=lambda p: (-len(p[1]), p[0]))
-    for at in range(0, len(prompts), job["batch_size"]):
-        batch = prompts[at : at + job["batch_size"]]
-        padded, mask = pad_right([ids for _, ids, _ in batch], pad_id(tokenizer))
+        prompts.append(EncodedPrompt(prompt["id"], ids))
+        spans[prompt["id"]] = slice(*question_span(tokenizer, messages, ids))
+    for batch in partition(prompts, job["batch_size"]):
+        padded, mask = pad_right([p.input_ids for p in batch], pad_id(tokenizer))
         asked = torch.zeros_like(mask)
-        for row, (_, _, (begin, end)) in enumerate(batch):
-            asked[row, begin:end] = 1
+        for row, encoded in enumerate(batch):
+            asked[row, spans[encoded.id]] = 1
         with torch.inference_mode():
             states = model.base_model(
                 input_ids=padded.to(model.device), attention_mask=mask.to(model.device), use_cache=False
             ).last_hidden_state.float()
         # A sum has the direction of the mean, and the direction is all that a vector of length 1 keeps.
         vectors = normalize((states * asked.to(states.device)[..., None]).sum(1), dim=1).cpu()
-        for (id_, _, _), vector in zip(batch, vectors.tolist(), strict=True):
-            yield {"id": id_, "vector": [round(value, DIGITS) for value in vector]}
+        for encoded, vector in zip(batch, vectors.tolist(), strict=True):
+            yield {"id": encoded.id, "vector": [round(value, DIGITS) for value in vector]}
 
 
 def question_span(
@@ -67,14 +66,3 @@ def question_span(
     begin = next((at for at in range(shortest) if ids[at] != empty[at]), shortest)
     after = next((at for at in range(shortest - begin) if ids[-1 - at] != empty[-1 - at]), shortest - begin)
     return (begin, len(ids) - after) if begin < len(ids) - after else (0, len(ids))
-
-
-def pad_right(rows: Sequence[Sequence[int]], pad: int) -> "tuple[Tensor, Tensor]":
-    """Token ids and attention mask, `rows × tokens`, all rows beginning at the first position."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        ids[at, : len(row)] = torch.tensor(row)
-        mask[at, : len(row)] = 1
-    return ids, mask

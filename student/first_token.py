@@ -11,8 +11,8 @@ import torch
 
 from curriculum.extraction import ANSWER_MARK
 from curriculum.records import Message
-from student.chat_format import EncodedRow, encode_row, pad_id
-from student.embeddings import pad_right
+from student.chat_format import EncodedRow, encode_row, pad_id, pad_right
+from student.engine_worker import EncodedPrompt, partition
 from student.loading import load_student
 from student.subprocess_job import Event
 
@@ -38,13 +38,11 @@ def entropies(job: Event) -> Iterator[Event]:
     prompts = []
     for prompt in job["prompts"]:
         row = encode_row(tokenizer, [Message.model_validate(m) for m in prompt["messages"]], prompt["target"])
-        prompts.append((prompt["id"], row.input_ids[: answer_begin(tokenizer, row)]))
-    prompts.sort(key=lambda p: (-len(p[1]), p[0]))
+        prompts.append(EncodedPrompt(prompt["id"], row.input_ids[: answer_begin(tokenizer, row)]))
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    for at in range(0, len(prompts), job["batch_size"]):
-        batch = prompts[at : at + job["batch_size"]]
-        ids, mask = pad_right([tokens for _, tokens in batch], pad_id(tokenizer))
-        ends = torch.tensor([len(tokens) - 1 for _, tokens in batch])
+    for batch in partition(prompts, job["batch_size"]):
+        ids, mask = pad_right([p.input_ids for p in batch], pad_id(tokenizer))
+        ends = torch.tensor([len(p.input_ids) - 1 for p in batch])
         hook = head.register_forward_pre_hook(lambda _, inputs, ends=ends: (inputs[0][range(len(ends)), ends],))
         try:
             with torch.inference_mode():
@@ -53,8 +51,8 @@ def entropies(job: Event) -> Iterator[Event]:
                 ).logits
         finally:
             hook.remove()
-        for (id_, _), value in zip(batch, entropy(logits).tolist(), strict=True):
-            yield {"id": id_, "entropy": value}
+        for prompt, value in zip(batch, entropy(logits).tolist(), strict=True):
+            yield {"id": prompt.id, "entropy": value}
 
 
 def entropy(logits: "Tensor") -> "Tensor":

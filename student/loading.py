@@ -63,12 +63,18 @@ def load_base(
     return model, _load_tokenizer(folder)
 
 
+def load_job_base(job: Event, rank: int = 0, ranks: int = 1) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The base of a job (`base`, `dtype`, `threads`, `quantise`), on the device of this process, one of `ranks`."""
+    threads = max(1, job["threads"] // ranks)
+    return load_base(Path(job["base"]), job["dtype"], threads, here(rank), job.get("quantise"))
+
+
 def load_student(job: Event) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The base of a job with its `adapter`, merged into the weights where these are not of 4 bits: that is faster.
 
     Without dropout, on this process's device; `adapter` may be none.
     """
-    model, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here(), job.get("quantise"))
+    model, tokenizer = load_job_base(job)
     if job["adapter"]:
         model = _with_adapter(model, job["adapter"])
     model.train(False)

@@ -64,8 +64,8 @@ def influence(job: Event) -> Iterator[Event]:
     A candidate is taught with the first of its targets that fits; one of which none does has no score.
 
     Args:
-        job: `base`, `base_name`, `dtype`, `threads`, `adapter` (or none), `training`, `seed`, `method` (`prism` or
-            `less`), `weight`, `less`, `candidates` (each `id`, `messages`, `targets`), and `failures` (each
+        job: `base`, `base_name`, `dtype`, `threads`, `quantise`, `adapter` (or none), `training`, `seed`, `method`
+            (`prism` or `less`), `weight`, `less`, `candidates` (each `id`, `messages`, `targets`), and `failures` (each
             `messages`, `right`, `wrong` or none, `skills`).
 
     Raises:
@@ -74,10 +74,10 @@ def influence(job: Event) -> Iterator[Event]:
     """
     import torch
 
-    from student.loading import here, load_base
+    from student.loading import load_job_base
 
     training = TrainingConfig.model_validate(job["training"])
-    base, tokenizer = load_base(Path(job["base"]), job["dtype"], job["threads"], here())
+    base, tokenizer = load_job_base(job)
     data = encode_rows(tokenizer, [{"weight": 1.0} | row for row in job["candidates"]], training.max_length)
     torch.manual_seed(job["seed"])
     model = load_lora(base, Path(job["adapter"])) if job["adapter"] else add_lora(base, training, job["base_name"])

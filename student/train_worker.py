@@ -70,12 +70,10 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
     import torch
     from safetensors import SafetensorError
 
-    from student.loading import here, load_base
+    from student.loading import load_job_base
 
     training = TrainingConfig.model_validate(job["training"])
-    base, tokenizer = load_base(
-        Path(job["base"]), job["dtype"], max(1, job["threads"] // ranks), here(rank), job.get("quantise")
-    )
+    base, tokenizer = load_job_base(job, rank, ranks)
     data = encode_rows(tokenizer, job["rows"], training.max_length, longest(base, training.max_length))
     torch.manual_seed(job["seed"])
     model = load_lora(base, Path(job["start"])) if job["start"] else add_lora(base, training, job["base_name"])

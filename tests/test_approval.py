@@ -6,13 +6,13 @@ import pty
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from command import canonical_files, tutelage, write_config
+from pages import Page
 
 from curriculum.approval import decision_faults, plan_changes
 from curriculum.plan_file import PlanApproval
@@ -61,24 +61,6 @@ def edit(run: Path, change: Any) -> None:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-class Page(HTMLParser):
-    """The elements and the text of a page, as a browser would see them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def typed(text: str, *args: str | Path, editor: str = "") -> tuple[int, str]:

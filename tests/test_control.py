@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import yaml
 from command import canonical_files, write_config
+from pages import Page
 from samples import training_row
 from test_extra import config_of, loop_of
 from test_gate import ONE_SKILL, C, W, grades
 from test_plan import planned
-from test_report import Page, run_report, terminal, trained
+from test_report import run_report, terminal, trained
 
 from agents.control import BUILD, TRAIN
 from agents.forecast import forecast

@@ -14,9 +14,12 @@ from curriculum.records import Message, Sampling
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student import loading
+from student.embeddings import embed
 from student.engine_worker import answer
+from student.first_token import entropies
 from student.interface import TrainingSettings
 from student.local import LocalStudent
+from student.ranking_worker import influence
 from student.train_worker import train
 
 HERE = Path(__file__).parents[1]
@@ -36,12 +39,16 @@ def test_every_job_is_told(tmp_path: Path) -> None:
     assert LocalStudent(config, TrainingConfig(), "").base_job()["quantise"] == "nf4"
 
 
-def test_without_bitsandbytes_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("work", [loading.check, train, influence, answer, embed, entropies])
+def test_every_job_keeps_the_base_in_4_bits_and_without_bitsandbytes_says_what_to_install(
+    work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     base = make_tiny_model(tmp_path / "tiny")
     job = {"base": str(base), "quantise": "nf4", "messages": [{"role": "user", "content": "x"}], "target": "y"}
+    job |= {"dtype": "float32", "threads": 1, "adapter": None, "training": {}, "candidates": []}
     with pytest.raises(UserError, match=r"tutelage\[quantise\]"):
-        list(loading.check(job))
+        list(work(job))
 
 
 def test_an_adapter_learns_on_and_answers_beside_weights_of_4_bits(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -41,6 +42,7 @@ from curriculum.rundir import read_records
 from curriculum.strategies import cut_to_budget, parse_strategies
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
+from student.fakes import FakeStudent
 from student.interface import AdapterFiles, Influence, Progress, Prompt, Target, TrainingSettings
 from student.local import LocalStudent
 
@@ -304,6 +306,21 @@ def test_a_run_ranks_its_pool_rows_every_round_and_the_report_says_so(tmp_path: 
     ]
     assert all(("PRISM" in r["layer"]) == (r["origin"] == "pool") for r in training_set)
     assert report.rounds[0].ranking is None
+
+
+def test_a_stop_is_heard_while_the_pool_is_ranked_and_the_run_goes_on(tmp_path: Path, monkeypatch):
+    ranked = FakeStudent.influence
+
+    def stopped(self, *args):
+        signal.raise_signal(signal.SIGINT)
+        return ranked(self, *args)
+
+    monkeypatch.setattr(FakeStudent, "influence", stopped)
+    done = CliRunner().invoke(app, ["run", str(write(tmp_path)), "--name", "run", "--set", "plan.rank=prism"])
+    assert done.exit_code == 130, done.output
+    assert not (tmp_path / "run" / "round_01" / "rank" / "done.json").exists()
+    monkeypatch.undo()
+    assert CliRunner().invoke(app, ["resume", str(tmp_path / "run")]).exit_code == 0
 
 
 def test_a_run_whose_probe_has_no_answer_that_can_be_read_stops_with_what_to_do(tmp_path: Path, monkeypatch):

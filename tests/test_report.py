@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
 import jsonschema
 import pytest
+from pages import Page
 from rich.console import Console
 from samples import allocation, student_answer, training_row
 
@@ -196,24 +196,6 @@ def run_report(text: str) -> RunReport:
 @pytest.fixture(scope="module")
 def hostile() -> RunReport:
     return run_report(HOSTILE)
-
-
-class Page(HTMLParser):
-    """Collects the elements and attributes of a page, as a browser would see them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def terminal(report: RunReport, round_: int | None) -> str:

@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import tutelage, write_config
 from test_report import TIMINGS
-from whole_report import WORST, hostile_report, whole_report
+from whole_report import KEY, WORST, hostile, whole_report
 
+from agents.proposal import read_proposal
+from agents.run_index import read_index
+from curriculum import proposal_views, run_index_views
+from curriculum.approval import PlanDecision
 from curriculum.report import RunReport
 from curriculum.report_html import render_html
 from curriculum.report_words import visible
+from curriculum.rundir import RunDir
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install 'tutelage[browser]'")
 axe = pytest.importorskip("axe_playwright_python.base", reason="no axe-core: pip install 'tutelage[browser]'")
@@ -31,6 +37,7 @@ FIXED_WORDS = {
     *("written", "wrong"),
 }
 """Texts that come from a list of ours and can be nothing else."""
+RULES = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'], resultTypes: ['violations']}"
 WATCH = """
   window.violations = [];
   document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + e.blockedURI));
@@ -92,7 +99,7 @@ def shown(page: Any, rows: str) -> list[str]:
 
 
 def test_hostile_text_in_every_field_runs_nothing_and_asks_for_nothing(browser: Any, tmp_path: Path) -> None:
-    report = hostile_report(whole_report())
+    report = hostile(whole_report())
     assert {text for text in _texts(report.model_dump(mode="json")) if "onerror=alert" not in text} <= FIXED_WORDS
     with Watched(browser, written(report, tmp_path)) as page:
         assert page.evaluate("document.scripts.length") == 1
@@ -109,6 +116,36 @@ def test_hostile_text_in_every_field_runs_nothing_and_asks_for_nothing(browser: 
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate("getComputedStyle(document.querySelector('th')).unicodeBidi") == "isolate"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of a plan that waits, and the index of its folder, with hostile text in every field."""
+    folder = tmp_path_factory.mktemp("pages")
+    done = tutelage("run", write_config(folder), "--name", "run", "--approve")
+    assert done.code == 0, done.err
+    decision = PlanDecision(by=WORST, reason=WORST, changed=(WORST,), taken_from=WORST)
+    plan = proposal_views.render_html(hostile(read_proposal(RunDir(folder / "run"), 1)), decision, WORST)
+    found = hostile(read_index(folder))
+    named = tuple(run.model_copy(update={"name": KEY}) for run in found.runs)  # no folder can have a lone surrogate
+    index = run_index_views.render_html(found.model_copy(update={"runs": named}))
+    for name, text in (("plan", plan), ("index", index)):
+        (folder / f"{name}.html").write_text(text)
+    return {name: folder / f"{name}.html" for name in ("plan", "index")}
+
+
+@pytest.mark.parametrize("name", ["plan", "index"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_the_other_pages_run_nothing_either(
+    browser: Any, pages: dict[str, Path], name: str, viewport: dict[str, int]
+) -> None:
+    with Watched(browser, pages[name], viewport=viewport) as page:
+        assert page.locator("script, img, iframe, object, embed, base, link, video, audio, form").count() == 0
+        page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        assert "onerror=alert(2)" in page.inner_text("body")
+        page.evaluate(axe.AXE_FILE_PATH.read_text())
+        found = page.evaluate(f"axe.run({RULES})")
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -140,8 +177,7 @@ def test_axe_finds_nothing_against_wcag_2_aa(browser: Any, whole: Path, scheme: 
         page.wait_for_function("[...document.querySelectorAll('details')].every(d => d.open)")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
         page.evaluate(axe.AXE_FILE_PATH.read_text())
-        rules = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'], resultTypes: ['violations']}"
-        found = page.evaluate(f"axe.run({rules})")
+        found = page.evaluate(f"axe.run({RULES})")
         assert len(found["passes"]) > 15
         assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
 

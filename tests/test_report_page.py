@@ -6,9 +6,11 @@ import re
 from collections import Counter
 
 import pytest
+from pages import Page
 from samples import student_answer, training_row
-from test_report import LABELS, TIMINGS, Page, run_report
-from whole_report import hostile_report, whole_report
+from test_report import LABELS, TIMINGS, run_report
+from whole_report import hostile as hostile_text
+from whole_report import whole_report
 
 from curriculum.records import Diagnosis, Example, Grade, SkillLabel, StudentAnswer, Verdict
 from curriculum.report import RunReport, StageTiming, Timings
@@ -176,7 +178,7 @@ def test_the_contents_lead_to_every_section_once() -> None:
 
 @pytest.mark.parametrize("hostile", [False, True])
 def test_the_policy_names_the_script_that_stands_in_the_page(hostile: bool) -> None:
-    page = render_html(hostile_report(whole_report()) if hostile else whole_report(), TIMINGS)
+    page = render_html(hostile_text(whole_report()) if hostile else whole_report(), TIMINGS)
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
@@ -185,7 +187,7 @@ def test_the_policy_names_the_script_that_stands_in_the_page(hostile: bool) -> N
 
 
 def test_hostile_text_stays_text_on_the_page_and_in_markdown() -> None:
-    report, plain = hostile_report(whole_report()), whole_report()
+    report, plain = hostile_text(whole_report()), whole_report()
     page, harmless = Page(render_html(report, TIMINGS)), Page(render_html(plain, TIMINGS))
     assert set(page.tags) <= set(harmless.tags) | {"wbr"}
     assert {name for name, _ in page.attributes} <= {name for name, _ in harmless.attributes}

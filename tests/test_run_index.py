@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 from command import canonical_files, tutelage, write_config
+from pages import Page
 from rich.console import Console
 
 from agents.run_index import read_index
@@ -24,24 +24,6 @@ FACTS: dict[str, Any] = {
     "created": "2026-01-01T10:00:00+01:00",
     "identity": {"student": {"base": "tiny"}, "teacher": {"kind": "llm", "model": "big", "other": 1}},
 }
-
-
-class Links(HTMLParser):
-    """The links, elements and text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [str(value) for key, value in attrs if key in ("href", "src")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +71,7 @@ def test_the_index_has_a_row_for_every_run_and_bench(runs: Path) -> None:
     assert first["seconds"] > 0 and [b["name"] for b in done.last["benches"]] == ["third"]
     assert done.last["others"] == []
 
-    page = Links((runs / "index.html").read_text())
+    page = Page((runs / "index.html").read_text())
     assert page.links == [
         "./second/report.html",
         "./second/round_01/plan.html",
@@ -150,7 +132,7 @@ def test_whatever_a_run_says_it_is_a_row(
     index = read_index(tmp_path)
     assert [row.name for row in index.runs] == ["odd"] and not index.others
     assert said in " ".join(index.runs[0].notes) and bool(said) == bool(index.runs[0].notes)
-    assert (said or "odd") in Links(render_html(index)).text and (said or "odd") in terminal(index)
+    assert (said or "odd") in Page(render_html(index)).text and (said or "odd") in terminal(index)
 
 
 def test_what_is_no_run_is_named_with_the_reason(tmp_path: Path) -> None:
@@ -168,9 +150,9 @@ def test_what_is_no_run_is_named_with_the_reason(tmp_path: Path) -> None:
     }
     assert [(b.name, b.status) for b in index.benches] == [("bench", "not known")]
     assert "no JSON" in index.benches[0].notes[0]
-    assert "no run: it has no run.json" in Links(render_html(index)).text
+    assert "no run: it has no run.json" in Page(render_html(index)).text
     empty = read_index(tmp_path / "configs")
-    assert "No run yet" in Links(render_html(empty)).text and "No run yet" in terminal(empty)
+    assert "No run yet" in Page(render_html(empty)).text and "No run yet" in terminal(empty)
 
 
 def test_newest_first_and_unknown_last(tmp_path: Path) -> None:
@@ -193,7 +175,7 @@ def test_hostile_names_and_texts_are_text_and_links_stay_inside(tmp_path: Path) 
     os.mkdir(raw)
     index = read_index(tmp_path)
     text = render_html(index)
-    page = Links(text)
+    page = Page(text)
     assert {"script", "img"}.isdisjoint(page.tags) and "\x1b" not in text and "\u202e" not in text
     assert "\\u202egnp" in page.text and "<script>alert(1)</script>" in page.text
     assert sorted(unquote(of.removeprefix("./").removesuffix("/report.html")) for of in page.links) == sorted(names)

@@ -1,8 +1,8 @@
 """A report with every part filled, and the same with hostile text in every field that takes text."""
 
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from samples import allocation
 from test_control import report_with
 from test_report import HOSTILE
@@ -21,6 +21,7 @@ from curriculum.round_records import RetentionPart
 from curriculum.serving_records import Canary
 from curriculum.statistics import wilson
 
+R = TypeVar("R", bound=BaseModel)
 WORST = HOSTILE + (
     " </script></style></title></textarea><svg onload=alert(3)><style>@import 'http://evil.example/x.css'</style>"
     "<iframe src=http://evil.example></iframe><base href=http://evil.example/><meta http-equiv=refresh content=0> "
@@ -135,8 +136,8 @@ def _adapters() -> tuple[AdapterReport, ...]:
     )  # fmt: skip
 
 
-def hostile_report(report: RunReport) -> RunReport:
-    """The same report with hostile text for every text, equal for equal ones, but where only our words may stand."""
+def hostile(record: R) -> R:
+    """The same record with hostile text for every text, equal for equal ones, but where only our words may stand."""
     known: dict[str, str] = {}
 
     def made(value: Any) -> Any:
@@ -146,11 +147,11 @@ def hostile_report(report: RunReport) -> RunReport:
             return {key: made(inner) for key, inner in value.items()}
         return [made(inner) for inner in value] if isinstance(value, list) else value
 
-    plain = report.model_dump(mode="json")
+    plain = record.model_dump(mode="json")
     changed = made(plain)
     for _ in range(9):
         try:
-            return RunReport.model_validate(changed)
+            return type(record).model_validate(changed)
         except ValidationError as error:
             for fault in error.errors():
                 _put_back(changed, plain, fault["loc"])
