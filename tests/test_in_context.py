@@ -236,6 +236,38 @@ def test_a_training_scores_as_often_as_told_and_takes_the_weights(refresh):
         assert train(given._replace(weights=[1.0] * 3))[1] != losses
 
 
+def test_weights_multiply_the_rows_own_and_a_later_scoring_replaces_the_last():
+    tokenizer = make_tokenizer()
+    training = TrainingConfig(
+        weights="ica", ica=IcaConfig(refresh=2), rank=4, learning_rate=1e-12, epochs=2, batch_tokens=4096
+    )
+    rows = [event(at, SHOTS[: at + 1], None) | {"weight": own} for at, own in enumerate([0.5, 1.0, 4.0])]
+    data = encode_rows(tokenizer, rows, 200, 400)
+
+    def train(of):
+        torch.manual_seed(0)
+        model = add_lora(make_model("llama", len(tokenizer)), training, "tiny")
+        return list(fit(model, of, training, 2, seed=0))
+
+    first, one, second, two = train(data)  # at this rate nothing moves: both scorings say the same
+    assert [r["weight"] for r in second["rows"]] == pytest.approx([r["weight"] for r in first["rows"]], rel=1e-3)
+    both = [own["weight"] * weighed["weight"] for own, weighed in zip(rows, first["rows"], strict=True)]
+    given = train(data._replace(shown=(), weights=both))
+    norms = [e["gradient_norm"] for e in given]
+    assert [one["gradient_norm"], two["gradient_norm"]] == pytest.approx(norms, rel=1e-3)
+    plain = [e["gradient_norm"] for e in train(data._replace(shown=()))]
+    assert one["gradient_norm"] != pytest.approx(plain[0], rel=1e-2)
+
+
+def test_a_row_is_scored_by_the_target_that_its_first_epoch_teaches():
+    tokenizer = make_tokenizer()
+    row = event(0, SHOTS[:1], None) | {"targets": ["x" * 300, "Answer: 19", "Answer: yes"]}
+    data = encode_rows(tokenizer, [row], 100, 400)
+    taught, (shown,) = data.epoch(0)[0], data.shown
+    assert tokenizer.decode(taught.input_ids[taught.prompt_length :]).startswith("Answer: 19")
+    assert shown.nearest.input_ids[shown.nearest.prompt_length :] == taught.input_ids[taught.prompt_length :]
+
+
 def test_a_student_says_what_weighed_its_rows(base, tmp_path):
     training = TrainingConfig(weights="ica", rank=2, epochs=1)
     rows = [training_row(id=str(at), question=q, target=t) for at, (q, t) in enumerate(ROWS)]

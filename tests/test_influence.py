@@ -9,6 +9,7 @@ from tiny_model import make_model, make_tokenizer
 from curriculum.training_config import TrainingConfig
 from student.chat_format import EncodedRow, collate, encode_row, prompt_messages
 from student.gradient_similarity import (
+    BLOCK,
     PROJECTED,
     Moments,
     Projection,
@@ -53,10 +54,10 @@ def batch_of(rows):
     return collate(rows, [1.0] * len(rows), pad=2)
 
 
-def lora_model(tokenizer, family="llama", dtype=torch.float32):
+def lora_model(tokenizer, family="llama", dtype=torch.float32, training=TRAINING):
     """With a B that is no longer zero, so that no gradient vanishes."""
     torch.manual_seed(0)
-    model = add_lora(make_model(family, len(tokenizer)), TRAINING, "tiny").to(dtype)
+    model = add_lora(make_model(family, len(tokenizer)), training, "tiny").to(dtype)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -94,6 +95,18 @@ def test_a_row_s_loss_is_the_mean_of_its_own_target_tokens(tokenizer, rows):
         logits = model(input_ids=ids).logits[0, row.prompt_length - 1 : -1]
         expected = torch.nn.functional.cross_entropy(logits, ids[0, row.prompt_length :])
         torch.testing.assert_close(losses[at], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_without_a_gradient_and_moments_of_nothing_give_no_score_and_no_nan(tokenizer, rows):
+    """A whose rows are zero and B of zero: the adapter has no gradient at all."""
+    model = lora_model(tokenizer)
+    for matrix in lora_matrices(model).values():
+        torch.nn.init.zeros_(matrix.weight)
+    directions = validation_directions(model, [(batch_of(rows[:1]), [[0]])], 1, None)
+    nothing = {name: Moments(torch.zeros_like(m.weight), torch.zeros_like(m.weight)) for name, m in lora_matrices(model).items()}
+    assert flat(directions).eq(0).all()
+    assert cosines(model, batch_of(rows), nothing, directions, None).eq(0).all()
+    assert dot_products(model, batch_of(rows), preference_direction(model, [pairs_batch(tokenizer)], "pi")).eq(0).all()
 
 
 def test_the_layers_of_a_fresh_adapter_have_gradients_in_b_alone(tokenizer, rows):
@@ -259,4 +272,8 @@ def test_a_projection_keeps_inner_products_and_parts_have_signs_of_their_own():
     made = projection.of(0, vectors)
     torch.testing.assert_close(made @ made.T, vectors @ vectors.T, rtol=0, atol=4 / 2048**0.5)
     assert abs(torch.nn.functional.cosine_similarity(made[0], projection.of(1, vectors)[0], dim=0)) < 0.1
+    one = torch.zeros(2, 2 * BLOCK)
+    one[0, 5] = one[1, BLOCK + 5] = 1.0
+    far = projection.of(0, one)
+    assert abs(torch.nn.functional.cosine_similarity(far[0], far[1], dim=0)) < 0.1, "a block has signs of its own"
     assert set(Projection(16, 0).of(0, torch.eye(4)).flatten().tolist()) == {-0.25, 0.25}

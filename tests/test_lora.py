@@ -28,7 +28,7 @@ from student.lora import (
     token_losses,
     weighted_loss,
 )
-from student.train_worker import TrainingData, encode_rows, fit, stop_if_diverged, train
+from student.train_worker import TrainingData, encode_rows, fit, seeded_batches, stop_if_diverged, train
 
 TRAINING = TrainingConfig(rank=4, alpha=8, learning_rate=1e-2, epochs=3, batch_tokens=128)
 QUESTIONS = ["x", "What is 12 plus 7?", "Solve the problem.", "yes no"]
@@ -369,3 +369,29 @@ def test_dft_is_for_all_rows_or_those_of_some_skills(loss, skills, wanted):
 def test_skills_of_a_loss_that_is_not_chosen_are_refused():
     with pytest.raises(ValueError, match=r"dft_skills.*training\.loss: dft"):
         TrainingConfig(dft_skills=["a"])
+
+
+def norm_by_hand(model, rows, weights, dft):
+    """Σ_i w_i Σ_t f_it ∇(−ln p_it) / T, row by row, with f the token's own probability where DFT is wanted: its length."""
+    matrices = [p for p in model.parameters() if p.requires_grad]
+    total = 0.0
+    for row, weight, own in zip(rows, weights, dft, strict=True):
+        losses = token_losses(model, collate([row], [1.0], 2))
+        total = total + weight * (losses * (losses.detach().neg().exp() if own else 1.0)).sum()
+    parts = torch.autograd.grad(total / sum(row.target_length for row in rows), matrices, allow_unused=True)
+    return float(torch.cat([part.flatten() for part in parts if part is not None]).norm())
+
+
+def test_a_step_takes_each_row_by_its_own_weight_and_its_own_loss(tokenizer, rows):
+    training = TRAINING.model_copy(update={"epochs": 1, "batch_tokens": 4096})
+    weights, dft = [0.5, 1.0, 2.0, 4.0], (True, False, False, True)
+    ((_, places),) = seeded_batches(TrainingData([(row,) for row in rows], weights, [], dft), training, 0)
+    assert places != sorted(places), "the batch has another order than the rows"
+    torch.manual_seed(0)
+    model = add_lora(make_model("llama", len(tokenizer)), training, "tiny")
+    by_hand = norm_by_hand(model, rows, weights, dft)
+    with torch.no_grad():
+        likely = torch.cat([token_losses(model, collate([rows[at]], [1.0], 2)).neg().exp() for at in (0, 3)]).mean()
+    (event,) = fit(model, TrainingData([(row,) for row in rows], weights, [], dft), training, 2, seed=0)
+    assert event["gradient_norm"] == pytest.approx(by_hand, rel=1e-3)
+    assert event["probability"] == pytest.approx(float(likely), rel=1e-3), "of the rows that DFT teaches alone"
