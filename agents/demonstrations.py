@@ -40,7 +40,7 @@ def write_demonstrations(loop: Loop, folder: Path, rows: Sequence[TrainingRow]) 
         raise DataError(
             f"{folder}: expected at least training.ica.neighbours ({ica.neighbours}) examples without earlier turns in "
             f"the holdout, got {len(shown)}: raise training.ica.holdout_share (now {ica.holdout_share:g}) or lower "
-            "training.ica.neighbours, in a fork or a new run"
+            "training.ica.neighbours, in a fork or a new run. A skill whose pool items are all of one group gives none"
         )
     since = time.monotonic()
     asked: list[Asked] = [*rows, *shown]

@@ -46,6 +46,7 @@ def _weights(loop: Loop, round_: int) -> WeightsReport | None:
         neighbours=loop.config.training.ica.neighbours,
         holdout=len(read_records(loop.run.round_stage(round_, "build") / HOLDOUT, Demonstration)),
         subtract_random=loop.config.training.ica.subtract_random,
+        normalise=loop.config.training.ica.normalise,
         mean_score=fmean(w.score for w in last),
         worse=sum(w.shown > w.alone for w in last),
         lowest=min(w.weight for w in last),

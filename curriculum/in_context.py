@@ -12,7 +12,8 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import ceil
-from typing import NamedTuple
+from statistics import fmean
+from typing import Literal, NamedTuple
 
 from curriculum.duplicates import Asked, SeenQuestions
 from curriculum.neighbours import Vectors, nearest
@@ -31,7 +32,9 @@ class Demonstrations(NamedTuple):
 
 
 def set_aside(pool: Iterable[tuple[Example, str]], share: float, seed: int) -> frozenset[str]:
-    """The ids of the holdout: of each skill's groups the `share` with the lowest hashes, one at least, whole groups.
+    """The ids of the holdout: of each skill's groups the `share` with the lowest hashes, rounded up, whole groups.
+
+    A skill keeps one group at least: one that has no other gives none, or it could not be taught.
 
     Args:
         pool: examples with the skill each counts for.
@@ -46,7 +49,7 @@ def set_aside(pool: Iterable[tuple[Example, str]], share: float, seed: int) -> f
     chosen: set[str] = set()
     for of_skill in groups.values():
         ordered = sorted(of_skill, key=lambda group: content_id([seed, "holdout", group]))
-        chosen.update(ordered[: ceil(share * len(ordered))])
+        chosen.update(ordered[: min(ceil(share * len(ordered)), len(ordered) - 1)])
     return frozenset(id_ for group in chosen for id_ in members[group])
 
 
@@ -106,7 +109,7 @@ def ica_weights(scores: Sequence[float]) -> list[float]:
     are the same.
 
     Args:
-        scores: of all rows of a training set: what is accumulated between two scorings, not one small batch.
+        scores: of the rows that are compared: all of a training set, or those of one optimizer step.
     """
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     if high <= low:
@@ -114,6 +117,31 @@ def ica_weights(scores: Sequence[float]) -> list[float]:
     raw = [max(LEAST_WEIGHT, (score - low) / (high - low)) for score in scores]
     mean = sum(raw) / len(raw)
     return [value / mean for value in raw]
+
+
+def batch_weights(
+    scores: Sequence[float], batches: Sequence[Sequence[int]], normalise: Literal["set", "batch"]
+) -> list[list[float]]:
+    """For each batch of an optimizer step the weights of its rows: see `ica_weights`.
+
+    Args:
+        scores: of all rows of a training set.
+        batches: places of rows, a batch a step.
+        normalise: over all rows, or over those of each batch alone, as in the paper; one row alone weighs 1.
+    """
+    over_all = ica_weights(scores)
+    if normalise == "set":
+        return [[over_all[at] for at in batch] for batch in batches]
+    return [ica_weights([scores[at] for at in batch]) for batch in batches]
+
+
+def mean_weights(rows: int, batches: Sequence[Sequence[int]], weights: Sequence[Sequence[float]]) -> list[float]:
+    """Each row's mean weight over the batches that it is in; 1 where it is in none."""
+    of_row: list[list[float]] = [[] for _ in range(rows)]
+    for batch, of_batch in zip(batches, weights, strict=True):
+        for at, weight in zip(batch, of_batch, strict=True):
+            of_row[at].append(weight)
+    return [fmean(found) if found else 1.0 for found in of_row]
 
 
 def refresh_steps(steps: int, refresh: int) -> list[int]:

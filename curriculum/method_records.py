@@ -41,7 +41,11 @@ class RowWeight(Record):
     random: float | None = Field(description="after random ones, where their score is subtracted")
     demonstrations: tuple[str, ...] = Field(description="the nearest that fitted")
     score: float
-    weight: float = Field(gt=0, description="what the loss of the row is multiplied by until the next scoring")
+    weight: float = Field(
+        gt=0,
+        description="what the loss of the row is multiplied by until the next scoring; its mean, where each step "
+        "has its own weights",
+    )
 
 
 class WeightsReport(Part):
@@ -52,6 +56,11 @@ class WeightsReport(Part):
     neighbours: int
     holdout: int = Field(description="pool examples set aside for demonstrations")
     subtract_random: bool
+    normalise: Literal["set", "batch"] = Field(
+        default="set",
+        description="whether weights are max–min over the training set, or over the rows of each step",
+        exclude_if=lambda value: value == "set",
+    )
     mean_score: float = Field(description="nats a target token")
     worse: int = Field(description="rows with a higher loss after their demonstrations than alone")
     lowest: float = Field(description="least weight; the mean is 1")

@@ -26,12 +26,15 @@ def methods_words(round_: RoundReport, timings: Timings) -> str:
 
 def _weights(made: WeightsReport, round_: int, timings: Timings) -> str:
     often = "once, before the first step" if made.scorings == 1 else f"{made.scorings} times over the training"
+    by = ""
+    if made.normalise == "batch":
+        by = " (max–min over the rows of each step; these are means over a row's steps)"
     less = ", less the score of random ones" if made.subtract_random else ""
     return (
         f"Rows were weighed by in-context approximation, scored {often}: the loss alone less the loss after "
         f"{made.neighbours} demonstrations of {made.holdout} pool examples set aside{less}. Mean score "
         f"{made.mean_score:+.3f} nats a token; {made.worse} of {made.rows} rows are harder after their demonstrations "
-        f"than alone. Weights from {made.lowest:.2f} to {made.highest:.2f}, mean 1.{_overhead(round_, timings)}"
+        f"than alone. Weights from {made.lowest:.2f} to {made.highest:.2f}, mean 1{by}.{_overhead(round_, timings)}"
     )
 
 

@@ -13,6 +13,9 @@ class IcaConfig(Section):
 
     neighbours: int = Field(default=3, ge=1, le=32, description="demonstrations: the nearest of the holdout")
     refresh: int = Field(default=1, ge=1, le=1000, description="times that rows are scored, evenly over the steps")
+    normalise: Literal["set", "batch"] = Field(
+        default="set", description="weights are max–min over the whole training set, or over the rows of each step"
+    )
     subtract_random: bool = Field(
         default=False, description="score less what random demonstrations do: what is left is not the format alone"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from curriculum.errors import UserError
 from curriculum.extraction import ANSWER_MARK
 from curriculum.records import Message
 from student.chat_format import EncodedRow, encode_row, pad_id, pad_right
@@ -32,6 +33,9 @@ def entropies(job: Event) -> Iterator[Event]:
         job: `base`, `adapter`, `dtype`, `threads`, `batch_size`, `prompts` (each `id`, `messages`, and `target`: the
             answer line).
 
+    Raises:
+        UserError: an entropy is no number.
+
     Source: Goncharov et al. 2025 (arXiv 2506.21220): h = −Σ p·ln p of the first answer token.
     """
     model, tokenizer = load_student(job)
@@ -52,13 +56,18 @@ def entropies(job: Event) -> Iterator[Event]:
         finally:
             hook.remove()
         for prompt, value in zip(batch, entropy(logits).tolist(), strict=True):
+            if math.isnan(value):
+                raise UserError(
+                    f"expected an entropy of {prompt.id}, got no number: the student's logits overflow. Set "
+                    "student.dtype to float32, or take another adapter or base"
+                )
             yield {"id": prompt.id, "entropy": value}
 
 
 def entropy(logits: "Tensor") -> "Tensor":
-    """−Σ p·ln p over the last dimension, in nats, from 0 to the logarithm of its size."""
-    shares = torch.log_softmax(logits.double(), -1)
-    return -(shares.exp() * shares).nan_to_num(0.0).sum(-1).clamp(-math.log(logits.shape[-1]), 0.0)
+    """−Σ p·ln p over the last dimension, in nats, from 0 to the logarithm of its size; NaN where a logit is."""
+    shares = torch.softmax(logits.double(), -1)
+    return torch.special.entr(shares).sum(-1).clamp(0.0, math.log(logits.shape[-1]))
 
 
 def answer_begin(tokenizer: "PreTrainedTokenizerBase", row: EncodedRow) -> int:

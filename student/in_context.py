@@ -3,10 +3,12 @@
 Pure functions around the model that is being trained; what is made of the losses is in `curriculum.in_context`.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from curriculum.errors import TrainingError
 from curriculum.in_context import ica_scores, ica_weights
 from curriculum.records import Message
 from student.chat_format import Batch, EncodedRow, collate, encode_row
@@ -117,7 +119,12 @@ def encode_shown(tokenizer: "PreTrainedTokenizerBase", row: Event, target: str, 
 def weigh(
     model: Any, alone: Sequence[EncodedRow], shown: Sequence[Shown], batch_tokens: int, pad: int, rank: int, ranks: int
 ) -> list[Event]:
-    """Scores rows with the model as it is: `id`, `alone`, `shown`, `random`, `demonstrations`, `score`, `weight`."""
+    """Scores rows with the model as it is: `id`, `alone`, `shown`, `random`, `demonstrations`, `score`, and `weight`,
+    normalised over all of them.
+
+    Raises:
+        TrainingError: a loss is no number.
+    """
 
     def losses(rows: Sequence[EncodedRow]) -> list[float]:
         return mean_losses(model, rows, batch_tokens, pad, rank, ranks)
@@ -126,6 +133,13 @@ def weigh(
     without, after_nearest = losses(alone), losses([row.nearest for row in shown])
     after_random = losses(by_chance) if by_chance else None
     scores = ica_scores(without, after_nearest, after_random)
+    bad = [row.id for row, score in zip(shown, scores, strict=True) if not math.isfinite(score)]
+    if bad:
+        raise TrainingError(
+            f"in-context approximation: expected a loss of every row, got no number for {len(bad)} of {len(scores)}, "
+            f"the first of {bad[0]}: the model's numbers overflow. Lower training.learning_rate, or set "
+            "training.weights to none"
+        )
     return [
         {
             "id": row.id,

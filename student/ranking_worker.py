@@ -5,12 +5,13 @@ zero, so gradients are those of B alone, a random projection of the base's own. 
 is written: candidates are scored as they are read, and LESS's checkpoints live as long as they are looked at.
 """
 
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from curriculum.errors import UserError
+from curriculum.errors import TrainingError, UserError
 from curriculum.plan_config import LessConfig
 from curriculum.records import Message
 from curriculum.training_config import TrainingConfig
@@ -70,7 +71,7 @@ def influence(job: Event) -> Iterator[Event]:
 
     Raises:
         UserError: no failure fits into `training.max_length`.
-        TrainingError: no candidate does, or the loss of a warm-up diverged.
+        TrainingError: no candidate does, the loss of a warm-up diverged, or a score is no number.
     """
     import torch
 
@@ -91,9 +92,21 @@ def influence(job: Event) -> Iterator[Event]:
         pad=pad_id(tokenizer),
         seed=job["seed"],
     )
-    yield from (
-        prism(work, job["weight"]) if job["method"] == "prism" else less(work, LessConfig.model_validate(job["less"]))
-    )
+    config = LessConfig.model_validate(job["less"])
+    for event in prism(work, job["weight"]) if job["method"] == "prism" else less(work, config):
+        _require_numbers(event.get("scores", {}))
+        yield event
+
+
+def _require_numbers(scores: Mapping[str, float]) -> None:
+    """Refuses scores that are infinite or none: they would be taken for those of rows that are too long."""
+    bad = [id_ for id_, score in scores.items() if not math.isfinite(score)]
+    if bad:
+        raise TrainingError(
+            f"expected a number as the score of every row, got {len(bad)} of {len(scores)} that are none, the first of "
+            f"{bad[0]}: the adapter's weights or this base's gradients overflow. Set plan.rank to random or embed_sel, "
+            "and no plan.unwanted"
+        )
 
 
 def _encoded(tokenizer: Any, failures: Sequence[Event], max_length: int) -> list[Failure]:

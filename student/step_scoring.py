@@ -50,7 +50,7 @@ def score_steps(job: Event) -> Iterator[Event]:
     """The worker's part: `answers` with `id` and `turns` in, `id` and `scores` out.
 
     Raises:
-        UserError: the model cannot be read, or its tokenizer has no token for a sign.
+        UserError: the model cannot be read, its tokenizer has no token for a sign, or a score is no number.
     """
     import torch
 
@@ -72,6 +72,11 @@ def score_steps(job: Event) -> Iterator[Event]:
                 for at, prefix in enumerate(prefixes):
                     if at not in scores and ids[: len(prefix)] == prefix:
                         scores[at] = float(logits[len(prefix) - 1, signs].float().softmax(-1)[0])
+        if any(math.isnan(score) for score in scores.values()):
+            raise UserError(
+                f"student.reward.model {job['base']}: expected scores from 0 to 1, got no number for a step of "
+                f"{answer['id']}: its logits overflow. Set student.reward.dtype to float32, or give another model"
+            )
         yield {"id": answer["id"], "scores": [scores[at] for at in range(len(prefixes))]}
 
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from curriculum.errors import TrainingError, UserError
-from curriculum.in_context import refresh_steps
+from curriculum.in_context import batch_weights, mean_weights, refresh_steps
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.records import Message
 from curriculum.training_config import TrainingConfig
@@ -181,7 +181,7 @@ def fit(
     optimizer = optimizer or adam(model, training)
     batches = seeded_batches(data, training, seed, steps)
     losses: list[float] = []
-    weights = list(data.weights)
+    weights = [[data.weights[at] for at in places] for _, places in batches]
     scored_at = refresh_steps(len(batches), training.ica.refresh) if data.shown else []
     model.train()
     for step, (members, places) in enumerate(batches):
@@ -189,14 +189,16 @@ def fit(
             since = time.monotonic()
             alone = [turns[0] for turns in data.rows]
             weighed = weigh(model, alone, data.shown, training.batch_tokens, pad, rank, ranks)
-            weights = [weight * row["weight"] for weight, row in zip(data.weights, weighed, strict=True)]
+            until = next((at for at in scored_at if at > step), len(batches))
+            coming = [at for _, at in batches[step:until]]
+            weights[step:until] = _weights_until(data, training.ica.normalise, weighed, coming)
             seconds = time.monotonic() - since
             yield {"refresh": scored_at.index(step), "at": step, "rows": weighed, "seconds": seconds}
         tokens = sum(row.target_length for row in members)
         own, dft = None, None
         if rank < len(members):
             mine = slice(rank, None, ranks)
-            own = collate(members[mine], [weights[at] for at in places[mine]], pad)
+            own = collate(members[mine], weights[step][mine], pad)
             dft = torch.tensor([data.dft[at] for at in places[mine]]) if any(data.dft) else None
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(step, len(batches), training.warmup_share)
@@ -204,6 +206,20 @@ def fit(
         losses.append(done["loss"])
         stop_if_diverged(losses)
         yield {"step": step + 1, "total": len(batches)} | done
+
+
+def _weights_until(
+    data: TrainingData, normalise: Literal["set", "batch"], weighed: Sequence[Event], coming: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """The weights of the coming batches' rows, by their scores and their own; `weighed` is told what they are."""
+    made = batch_weights([row["score"] for row in weighed], coming, normalise)
+    if normalise == "batch":
+        for row, weight in zip(weighed, mean_weights(len(weighed), coming, made), strict=True):
+            row["weight"] = weight
+    return [
+        [data.weights[at] * weight for at, weight in zip(batch, of_batch, strict=True)]
+        for batch, of_batch in zip(coming, made, strict=True)
+    ]
 
 
 def adam(model: Any, training: TrainingConfig) -> Any:

@@ -45,6 +45,11 @@ def test_entropies_by_hand(shares, wanted):
     assert float(entropy(logits)) == pytest.approx(wanted, abs=1e-6)
 
 
+def test_an_entropy_of_no_numbers_is_none():
+    assert math.isnan(float(entropy(torch.tensor([0.0, float("nan")]))))
+    assert float(entropy(torch.tensor([0.0, float("-inf")]))) == 0
+
+
 @given(st.lists(st.floats(-30, 30), min_size=2, max_size=40))
 def test_an_entropy_is_between_nothing_and_the_logarithm_of_the_vocabulary(logits):
     exact = float(entropy(torch.tensor(logits)))

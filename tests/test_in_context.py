@@ -13,11 +13,14 @@ from samples import training_row
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from curriculum.errors import TrainingError
 from curriculum.in_context import (
     LEAST_WEIGHT,
+    batch_weights,
     choose_demonstrations,
     ica_scores,
     ica_weights,
+    mean_weights,
     refresh_steps,
     set_aside,
 )
@@ -29,7 +32,7 @@ from student.in_context import after, demonstrated, mean_losses, weigh
 from student.interface import Shots, TrainingSettings
 from student.local import LocalStudent
 from student.lora import add_lora
-from student.train_worker import encode_rows, fit
+from student.train_worker import encode_rows, fit, seeded_batches
 
 SYSTEM = "Solve the problem."
 SHOTS = [("What is 12 plus 7?", "Answer: 19"), ("yes no", "Answer: true"), ("red", "Answer: green")]
@@ -55,9 +58,15 @@ def test_the_holdout_takes_whole_groups_of_every_skill_and_does_not_depend_on_th
     assert all(len(groups & taken) == 3 for groups in of_skill.values()), "a fifth of each skill's fifteen"
 
 
-def test_every_skill_gives_one_group_at_least():
-    pool = [(example("rare"), "rare"), *((example(f"q{at}"), "common") for at in range(30))]
-    assert pool[0][0].id in set_aside(pool, 0.05, 0)
+def test_every_skill_gives_one_group_and_keeps_one():
+    pool = [(example(f"rare {at}"), "rare") for at in range(2)]
+    pool += [(example(f"one {at}", group="one"), "alone") for at in range(3)]
+    pool += [(example(f"q{at}"), "common") for at in range(30)]
+    for share in (0.05, 0.5):
+        held = set_aside(pool, share, 0)
+        left = [skill for e, skill in pool if e.id not in held]
+        assert left.count("rare") == 1 and left.count("alone") == 3, "a skill of one group would have no row to teach"
+        assert left.count("common") == 30 - max(2, round(share * 30))
 
 
 # Demonstrations
@@ -117,6 +126,15 @@ def test_weights_have_the_mean_one_are_positive_and_keep_the_order(scores):
 def test_weights_do_not_depend_on_where_scores_begin_nor_on_their_unit(scores, shift, scale):
     if max(scores) - min(scores) > 1e-3:
         assert ica_weights([scale * s + shift for s in scores]) == pytest.approx(ica_weights(scores), abs=1e-6)
+
+
+def test_weights_of_each_batch_alone_by_hand():
+    scores, batches = [0.0, 1.0, 4.0, 2.0, 9.0], [[2, 0, 1], [3, 4], [0]]
+    alone = batch_weights(scores, batches, "batch")
+    assert alone == [ica_weights([4, 0, 1]), ica_weights([2, 9]), [1.0]]
+    over_all = ica_weights(scores)
+    assert batch_weights(scores, batches, "set") == [[over_all[at] for at in batch] for batch in batches]
+    assert mean_weights(6, batches, alone) == [(alone[0][1] + 1) / 2, alone[0][2], alone[0][0], *alone[1], 1.0]
 
 
 @given(st.integers(1, 200), st.integers(1, 50))
@@ -241,7 +259,7 @@ def test_weights_multiply_the_rows_own_and_a_later_scoring_replaces_the_last():
     training = TrainingConfig(
         weights="ica", ica=IcaConfig(refresh=2), rank=4, learning_rate=1e-12, epochs=2, batch_tokens=4096
     )
-    rows = [event(at, SHOTS[: at + 1], None) | {"weight": own} for at, own in enumerate([0.5, 1.0, 4.0])]
+    rows = [event(at, SHOTS[: at + 1], None) | {"weight": own} for at, own in enumerate([0.5, 2.0, 4.0])]
     data = encode_rows(tokenizer, rows, 200, 400)
 
     def train(of):
@@ -257,6 +275,40 @@ def test_weights_multiply_the_rows_own_and_a_later_scoring_replaces_the_last():
     assert [one["gradient_norm"], two["gradient_norm"]] == pytest.approx(norms, rel=1e-3)
     plain = [e["gradient_norm"] for e in train(data._replace(shown=()))]
     assert one["gradient_norm"] != pytest.approx(plain[0], rel=1e-2)
+
+
+def test_weights_of_a_step_may_be_those_of_its_own_rows():
+    tokenizer = make_tokenizer()
+    ica = IcaConfig(normalise="batch")
+    training = TrainingConfig(weights="ica", ica=ica, rank=4, learning_rate=1e-12, epochs=2, batch_tokens=100)
+    data = encode_rows(tokenizer, [event(at, SHOTS[: at + 1], None) for at in range(3)], 200, 400)
+    batches = [places for _, places in seeded_batches(data, training, 0)]
+    assert sorted(map(len, batches)) == [1, 1, 2, 2], "two steps an epoch"
+
+    def train(of, how):
+        torch.manual_seed(0)
+        return list(fit(add_lora(make_model("llama", len(tokenizer)), how, "tiny"), of, how, 2, seed=0))
+
+    scoring, *steps = train(data, training)
+    scores = [row["score"] for row in scoring["rows"]]
+    made = batch_weights(scores, batches, "batch")
+    assert [row["weight"] for row in scoring["rows"]] == mean_weights(3, batches, made)
+    for at, (places, own) in enumerate(zip(batches, made, strict=True)):
+        weights = [1.0] * 3
+        for place, weight in zip(places, own, strict=True):
+            weights[place] = weight
+        given = train(data._replace(shown=(), weights=weights), training)
+        assert steps[at]["gradient_norm"] == pytest.approx(given[at]["gradient_norm"], rel=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    tokenizer = make_tokenizer()
+    training = TrainingConfig(weights="ica", rank=4)
+    data = encode_rows(tokenizer, [event(0, SHOTS, None)], 200, 400)
+    model = add_lora(make_model("llama", len(tokenizer)), training, "tiny")
+    torch.nn.init.constant_(next(p for p in model.parameters() if p.requires_grad), float("nan"))
+    with pytest.raises(TrainingError, match=r"no number for 1 of 1, the first of 0"):
+        list(fit(model, data, training, 2, seed=0))
 
 
 def test_a_row_is_scored_by_the_target_that_its_first_epoch_teaches():

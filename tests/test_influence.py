@@ -103,7 +103,10 @@ def test_a_row_without_a_gradient_and_moments_of_nothing_give_no_score_and_no_na
     for matrix in lora_matrices(model).values():
         torch.nn.init.zeros_(matrix.weight)
     directions = validation_directions(model, [(batch_of(rows[:1]), [[0]])], 1, None)
-    nothing = {name: Moments(torch.zeros_like(m.weight), torch.zeros_like(m.weight)) for name, m in lora_matrices(model).items()}
+    nothing = {
+        name: Moments(torch.zeros_like(m.weight), torch.zeros_like(m.weight))
+        for name, m in lora_matrices(model).items()
+    }
     assert flat(directions).eq(0).all()
     assert cosines(model, batch_of(rows), nothing, directions, None).eq(0).all()
     assert dot_products(model, batch_of(rows), preference_direction(model, [pairs_batch(tokenizer)], "pi")).eq(0).all()

@@ -372,7 +372,7 @@ def test_skills_of_a_loss_that_is_not_chosen_are_refused():
 
 
 def norm_by_hand(model, rows, weights, dft):
-    """Σ_i w_i Σ_t f_it ∇(−ln p_it) / T, row by row, with f the token's own probability where DFT is wanted: its length."""
+    """The length of Σ_i w_i Σ_t f_it ∇(−ln p_it) / T, row by row; f is the token's probability where DFT is wanted."""
     matrices = [p for p in model.parameters() if p.requires_grad]
     total = 0.0
     for row, weight, own in zip(rows, weights, dft, strict=True):

@@ -8,16 +8,22 @@ import torch
 from test_influence import batch_of, encoded, flat, lora_model, own_gradient
 from tiny_model import make_tokenizer
 
+from curriculum.errors import TrainingError
 from curriculum.plan_config import LessConfig
 from curriculum.training_config import TrainingConfig
 from student.gradient_similarity import adam_moments, adam_step
 from student.influence import preference_weight, row_losses
 from student.lora import learning_rate_factor
-from student.ranking_worker import Failure, Work, less, prism
+from student.ranking_worker import Failure, Work, _require_numbers, less, prism
 from student.train_worker import TrainingData, adam, fit
 
 TRAINING = TrainingConfig(rank=4, alpha=8, dropout=0.5, learning_rate=1e-2, warmup_share=0.3, batch_tokens=64)
-TAUGHT = [("x", "Answer: 19"), ("What is 12 plus 7?", "19"), ("Solve the problem.", "true"), ("yes no", "red green blue")]
+TAUGHT = [
+    ("x", "Answer: 19"),
+    ("What is 12 plus 7?", "19"),
+    ("Solve the problem.", "true"),
+    ("yes no", "red green blue"),
+]
 ASKED = [
     ("What is 12 plus 7?", "Answer: 19", "Answer: 7"),
     ("yes no", "Answer: yes", "Answer: no, it is false"),
@@ -45,6 +51,11 @@ def scores_of(events):
     *progress, last = events
     assert progress[-1]["done"] == progress[-1]["total"]
     return last["scores"]
+
+
+def test_a_score_that_is_no_number_is_refused_by_the_row_s_id():
+    with pytest.raises(TrainingError, match=r"got 2 of 3 that are none, the first of b"):
+        _require_numbers({"a": 1.0, "b": float("nan"), "c": float("-inf")})
 
 
 @pytest.mark.parametrize("weight", ["pi", "1-pi", "uniform"])
