@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from agents.evaluation import evaluate_split, sample_split
+from agents.evaluation import evaluate_split, sample_split, student_prompts
 from agents.history import adapter_before, gate_decision, past_rounds, pool_index
-from agents.loop import Loop
+from agents.loop import Loop, stage_inputs
 from curriculum.difficulty import Key, by_bin, choose, joined, pool_bins, signal_key, slices_of
-from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, Measure
-from curriculum.errors import UserError
-from curriculum.extraction import taught_texts
+from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, ItemEntropy, Measure
+from curriculum.extraction import format_target, taught_texts
 from curriculum.gate import answered_right
 from curriculum.mixture import Pool, PoolDraw, draw_pool
-from curriculum.records import Example
+from curriculum.records import Example, content_id
 from curriculum.round_records import RoundPlan, TrainingRow
+from curriculum.rundir import read_records, write_records
 from student.interface import AdapterFiles
+
+ENTROPIES = "entropies.jsonl"
 
 
 class PoolDifficulty(NamedTuple):
@@ -27,21 +29,41 @@ class PoolDifficulty(NamedTuple):
 
 
 def pool_difficulty(loop: Loop, round_: int) -> PoolDifficulty:
-    """The pool in bins for the adapter that a round begins with.
+    """The pool in bins for the adapter that a round begins with: as `measured_pool`, else by the exact entropy.
 
     Raises:
-        UserError: there are neither drawn answers nor a worked solution of every item.
+        UserError: an entropy is asked for and cannot be had.
         StudentError: the engine failed on more than a tenth of the answers.
         StopRequested: a stop was asked for; everything answered so far is journalled.
     """
-    measured = measured_pool(loop, loop.adapter_files(*adapter_before(loop, round_)))
-    if measured is None:
-        raise UserError(
-            "plan.difficulty: adaptive has to know how hard rows are: expected student.signals, or a worked solution "
-            "of every pool item, got neither. Set student.signals to {samples: 4}, give data.columns.solutions, or set "
-            "plan.difficulty to any"
+    adapter = loop.adapter_files(*adapter_before(loop, round_))
+    return measured_pool(loop, adapter) or _by_entropy(loop, adapter)
+
+
+def _by_entropy(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty:
+    """The pool in bins by how unsure the adapter is of each item's answer: one forward pass an item."""
+    pool = pool_index(loop)
+    inputs = stage_inputs(loop, loop.run.stage_path("label")) | {
+        "base": loop.base_hash,
+        "adapter": adapter.name,
+        "prompt": loop.prompt.hash,
+        "items": content_id(pool.ids, 64),
+    }
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        examples = [loop.examples[id_] for id_ in pool.ids]
+        asked = zip(student_prompts(loop, examples, "plain"), examples, strict=True)
+        rows = [(prompt, format_target(example.gold, None)) for prompt, example in asked]
+        made = loop.student.first_token_entropies(rows, adapter, folder / "entropy.log")
+        write_records(
+            folder / ENTROPIES, [ItemEntropy(example_id=i, entropy=h) for i, h in zip(pool.ids, made, strict=True)]
         )
-    return measured
+        return {}
+
+    folder = loop.run.stage_path("answers") / adapter.name / "pool_entropy"
+    loop.stage(folder, inputs, work)
+    keys = {item.example_id: (item.entropy,) for item in read_records(folder / ENTROPIES, ItemEntropy)}
+    return PoolDifficulty("entropy", pool_bins(keys, pool), [folder])
 
 
 def measured_pool(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty | None:

@@ -4,12 +4,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from curriculum.records import Part
+from curriculum.records import Part, Record
 
 Bin = Literal["easy", "middle", "hard"]
 """A third of a skill's pool items, by how hard they are for the student; or of the gate's items."""
-Measure = Literal["pass_rate", "solution_length"]
-"""What tells hard items from easy ones: right drawn answers, or the length of worked solutions."""
+Measure = Literal["pass_rate", "solution_length", "entropy"]
+"""What tells hard items from easy ones: right drawn answers, the length of worked solutions, or the entropy of the first
+answer token."""
+
+
+class ItemEntropy(Record):
+    """How unsure a student is of the answer to one item."""
+
+    example_id: str
+    entropy: float = Field(ge=0, description="nats at the first answer token, exact")
 
 
 class DifficultySlice(Part):

@@ -84,7 +84,8 @@ class PlanConfig(Section):
     difficulty: Literal["any", "adaptive"] = Field(
         default="any",
         description="adaptive: pool rows by how hard they are for the student (by drawn answers to the whole pool with "
-        "student.signals, else by the length of worked solutions), easier or harder by what the last training did",
+        "student.signals, else by the length of worked solutions, else by the entropy of the first answer token), "
+        "easier or harder by what the last training did",
     )
     write_share: float = Field(default=0.5, ge=0, le=1, description="share of the new rows that are written")
     uniform_floor: float = Field(default=0.15, ge=0, le=1, description="share of the rows spread evenly over skills")

@@ -6,6 +6,7 @@ from curriculum.report_words import points
 BY = {
     "pass_rate": "how often the student is right in drawn answers, then the entropy at their first token",
     "solution_length": "the length of worked solutions",
+    "entropy": "how unsure the student is at the first token of its answer",
 }
 
 

@@ -15,6 +15,7 @@ from test_extra import config_of, loop_of
 
 from agents.forecast import forecast
 from agents.graph import run_plain
+from agents.history import pool_index
 from agents.reporting import write_pages
 from curriculum.config import load_config
 from curriculum.difficulty import (
@@ -30,11 +31,11 @@ from curriculum.difficulty import (
     slices_of,
     start_focus,
 )
-from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice
-from curriculum.errors import UserError
+from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, ItemEntropy
 from curriculum.mixture import draw_pool, index_pool, room_left
 from curriculum.report_difficulty import difficulty_words
 from curriculum.round_records import ItemSignals, RoundPlan, SkillPlan, TrainingRow
+from curriculum.rundir import read_records
 
 
 def plan_of(rows: Mapping[str, int]) -> RoundPlan:
@@ -217,6 +218,7 @@ def test_the_loop_chooses_by_solution_length_and_says_so(tmp_path: Path) -> None
         "solution_length", ("easy", "middle"), "60 rows", ()
     )  # fmt: skip
     assert len(second.slices) == 3 and "slice" in second.reason
+    assert sum(s.gained for s in second.slices) > sum(s.lost for s in second.slices), "the fake student learns"
     bins = Counter(row.layer.rpartition("; ")[2] for row in rows)
     assert set(bins) == {f"{name} for the student" for name in BINS}
     assert bins["hard for the student"] < bins["easy for the student"]
@@ -242,10 +244,20 @@ def test_the_loop_chooses_by_drawn_answers_of_the_current_adapter(tmp_path: Path
     assert forecast(sized[0]).answers == forecast(sized[1]).answers + 2 * 4 * 30
 
 
-def test_without_a_measure_it_is_refused(tmp_path: Path) -> None:
+def test_without_samples_and_solutions_the_loop_chooses_by_entropy(tmp_path: Path) -> None:
     path = with_keys(config_of(tmp_path, []), plan={"difficulty": "adaptive"})
-    with loop_of(path) as loop, pytest.raises(UserError, match=r"expected student\.signals, or a worked solution"):
+    with loop_of(path) as loop:
         run_plain(loop)
+        run, config, plan, rows = loop.run, loop.config, loop.plan(1), loop.new_rows(1)
+        pool = pool_index(loop)
+    made = read_records(run.path / "answers" / "base" / "pool_entropy" / "entropies.jsonl", ItemEntropy)
+    assert [item.example_id for item in made] == pool.ids
+    assert plan.difficulty is not None and plan.difficulty.measure == "entropy"
+    bins = pool_bins({item.example_id: (item.entropy,) for item in made}, pool)
+    drawn = [row for row in rows if row.origin == "pool"]
+    assert drawn and all(row.layer.endswith(f"; {bins[row.example_id]} for the student") for row in drawn)
+    write_pages(run, config)
+    assert "how unsure the student is at the first token" in (run.path / "report.md").read_text()
 
 
 def test_rows_of_any_difficulty_by_default(tmp_path: Path) -> None:

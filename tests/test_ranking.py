@@ -34,7 +34,7 @@ from curriculum.ranking import (
     same_form,
     with_standings,
 )
-from curriculum.records import Example, Message, Verdict
+from curriculum.records import Example, Grade, Message, Verdict
 from curriculum.report import RunReport
 from curriculum.report_ranking import ranking_words
 from curriculum.round_records import RoundPlan, SkillPlan
@@ -306,6 +306,53 @@ def test_a_run_ranks_its_pool_rows_every_round_and_the_report_says_so(tmp_path: 
     ]
     assert all(("PRISM" in r["layer"]) == (r["origin"] == "pool") for r in training_set)
     assert report.rounds[0].ranking is None
+
+
+def ranked_run(folder: Path, method: str) -> tuple[dict[str, Example], dict[str, RankedExample], set[str]]:
+    """A run of one round: examples and rankings by id, and the probe items that were answered wrongly."""
+    settings = ("--set", f"plan.rank={method}", "--set", "rounds=1")
+    done = CliRunner().invoke(app, ["run", str(write(folder)), "--name", "run", *settings])
+    assert done.exit_code == 0, done.output
+    run = folder / "run"
+    (file,) = run.rglob("examples.jsonl")
+    grades = read_records(run / "answers" / "base" / "probe" / "grades.jsonl", Grade)
+    ranked = read_records(run / "round_01" / "rank" / "scores.jsonl", RankedExample)
+    failed = {g.example_id for g in grades if g.verdict not in (Verdict.CORRECT, Verdict.FAILED)}
+    return {e.id: e for e in read_records(file, Example)}, {r.example_id: r for r in ranked}, failed
+
+
+def test_what_is_compared_with_are_the_probes_failures_with_gold_as_the_right_answer(tmp_path: Path, monkeypatch):
+    heard: list[Target] = []
+    ranked = FakeStudent.influence
+
+    def listening(self, candidates, targets, *more):
+        heard.extend(targets)
+        return ranked(self, candidates, targets, *more)
+
+    monkeypatch.setattr(FakeStudent, "influence", listening)
+    examples, _, failed = ranked_run(tmp_path, "prism")
+    assert heard and {t.prompt.example_id for t in heard} <= failed
+    for target in heard:
+        example = examples[target.prompt.example_id]
+        assert example.split == "probe" and target.prompt.messages[-1].content == example.question
+        assert target.wrong is not None and example.gold in target.right and example.gold not in target.wrong
+
+
+def test_embedding_scores_are_cosines_with_the_nearest_failure_of_the_probe(tmp_path: Path, monkeypatch):
+    vectors: dict[str, np.ndarray] = {}
+    embedded = FakeStudent.embed
+
+    def listening(self, prompts, *more):
+        made = embedded(self, prompts, *more)
+        vectors.update((p.example_id, v / np.linalg.norm(v)) for p, v in zip(prompts, made, strict=True))
+        return made
+
+    monkeypatch.setattr(FakeStudent, "embed", listening)
+    examples, ranked, failed = ranked_run(tmp_path, "embed_sel")
+    assert {id_ for id_ in vectors if examples[id_].split == "probe"} == failed
+    assert ranked and {examples[id_].split for id_ in ranked} == {"pool"}
+    for id_, place in ranked.items():
+        assert place.score == pytest.approx(max(float(vectors[id_] @ vectors[f]) for f in failed), abs=1e-5)
 
 
 def test_a_stop_is_heard_while_the_pool_is_ranked_and_the_run_goes_on(tmp_path: Path, monkeypatch):
