@@ -9,8 +9,8 @@ from curriculum.records import Part, Record
 Bin = Literal["easy", "middle", "hard"]
 """A third of a skill's pool items, by how hard they are for the student; or of the gate's items."""
 Measure = Literal["pass_rate", "solution_length", "entropy"]
-"""What tells hard items from easy ones: right drawn answers, the length of worked solutions, or the entropy of the first
-answer token."""
+"""What tells hard items from easy ones: right drawn answers, the length of worked solutions, or the entropy of the
+first answer token."""
 
 
 class ItemEntropy(Record):

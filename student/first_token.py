@@ -67,7 +67,8 @@ def entropies(job: Event) -> Iterator[Event]:
 def entropy(logits: "Tensor") -> "Tensor":
     """−Σ p·ln p over the last dimension, in nats, from 0 to the logarithm of its size; NaN where a logit is."""
     shares = torch.softmax(logits.double(), -1)
-    return torch.special.entr(shares).sum(-1).clamp(0.0, math.log(logits.shape[-1]))
+    made: Tensor = torch.special.entr(shares).sum(-1).clamp(0.0, math.log(logits.shape[-1]))
+    return made
 
 
 def answer_begin(tokenizer: "PreTrainedTokenizerBase", row: EncodedRow) -> int:

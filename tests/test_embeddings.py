@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from tiny_model import make_tiny_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from curriculum.neighbours import nearest
+from curriculum.neighbours import ROWS_AT_ONCE, nearest
 from curriculum.records import Message
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
@@ -114,6 +114,13 @@ CASES = [
 @pytest.mark.parametrize(("queries", "items", "k", "excluded", "wanted"), CASES)
 def test_the_nearest_by_cosine(queries, items, k, excluded, wanted):
     assert nearest(np.array(queries, np.float32), np.array(items, np.float32), k, excluded) == wanted
+
+
+def test_what_is_excluded_is_excluded_of_every_query_however_many_there_are():
+    queries = np.ones((ROWS_AT_ONCE + 3, 2), np.float32)
+    excluded = [{at % 3} for at in range(len(queries))]
+    found = nearest(queries, np.eye(3, 2, dtype=np.float32), 3, excluded)
+    assert all(set(of) == {0, 1, 2} - out for of, out in zip(found, excluded, strict=True))
 
 
 VECTORS = arrays(np.float32, (5, 3), elements=st.integers(-4, 4).map(float))

@@ -7,14 +7,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from command import FAKE, TASKS, write_config
 from test_bench import CONFIG, bench
+from test_extra import config_of, loop_of
 from typer.testing import CliRunner
 
 from agents.cli import app
-from agents.demonstrations import CHOSEN, HOLDOUT, WEIGHTS
+from agents.demonstrations import CHOSEN, HOLDOUT, WEIGHTS, read_shots
+from agents.graph import run_plain
 from agents.progress import ProgressPrinter
 from agents.session import open_loop, open_run
 from agents.targets import CHOICES
@@ -23,8 +26,10 @@ from curriculum.errors import ConfigError
 from curriculum.method_records import Demonstration, RowDemonstrations, RowWeight, TargetChoice
 from curriculum.report import RoundReport
 from curriculum.round_records import TrainingRow
-from curriculum.rundir import read_record, read_records
+from curriculum.rundir import read_record, read_records, write_records
 from curriculum.strategies import parse_strategies
+from student.fakes import FakeStudent
+from student.interface import Shots
 
 
 def command(*args: str | Path) -> tuple[int, str]:
@@ -122,7 +127,8 @@ def test_too_small_a_holdout_stops_the_run_with_what_to_do(tmp_path: Path) -> No
 
 def test_a_fork_may_begin_to_weigh_rows_that_were_taught_before(tmp_path: Path) -> None:
     run = finish(write_config(tmp_path))
-    code, said = command("fork", run, "--round", "1", "--name", "other", "--set", "training.weights=ica")
+    settings = ("--set", "training.weights=ica", "--set", "training.ica.holdout_share=0.5")
+    code, said = command("fork", run, "--round", "1", "--name", "other", *settings)
     assert code == 0, said
     rows, report = read_round(tmp_path / "other", 2)
     shown = read_records(tmp_path / "other" / "round_02" / "build" / HOLDOUT, Demonstration)
@@ -130,6 +136,69 @@ def test_a_fork_may_begin_to_weigh_rows_that_were_taught_before(tmp_path: Path) 
         r.example_id for r in rows
     }
     assert report.methods is not None
+    with open_loop(*open_run(tmp_path / "other"), ProgressPrinter(io.StringIO())) as loop:
+        assert loop.holdout & {r.example_id for r in rows}, "some rows were taught before there was a holdout"
+
+
+def test_a_training_is_given_the_texts_of_what_was_chosen(tmp_path: Path) -> None:
+    assert read_shots(tmp_path, True) is None
+    shown = [Demonstration(example_id=i, question=f"Q {i}", answer=f"A {i}") for i in "abc"]
+    write_records(tmp_path / HOLDOUT, shown)
+    write_records(tmp_path / CHOSEN, [RowDemonstrations(row_id="r", nearest=("b", "a"), random=("c", "b"))])
+    nearest, by_chance = [("Q b", "A b"), ("Q a", "A a")], [("Q c", "A c"), ("Q b", "A b")]
+    assert read_shots(tmp_path, True) == {"r": Shots(nearest, by_chance)}
+    assert read_shots(tmp_path, False) == {"r": Shots(nearest, None)}
+
+
+def test_earlier_chat_turns_go_with_their_rows_and_never_into_demonstrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lines = config_of(tmp_path, []), []
+    for at, line in enumerate((tmp_path / "data.jsonl").read_text().splitlines()):
+        turns = [{"role": "user", "content": f"Tell {at}"}, {"role": "assistant", "content": f"Told {at}"}]
+        row = json.loads(line)
+        turns = turns * (at % 2) + [{"role": "user", "content": row["question"]}]
+        turns.append({"role": "assistant", "content": row["gold"]})
+        lines.append(json.dumps({"turns": turns, "skill": row["skills"][0]}))
+    (tmp_path / "data.jsonl").write_text("\n".join(lines) + "\n")
+    pair = {"question": "Who?", "wanted": "Nobody", "unwanted": "The robots"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair))
+    tree = yaml.safe_load(path.read_text()) | {"training": {"weights": "ica", "ica": {"holdout_share": 0.3}}}
+    tree["data"] |= {"format": None, "columns": {"messages": "turns", "skills": "skill"}, "grader": "exact"}
+    tree["plan"]["unwanted"] = {"pairs": str(tmp_path / "pairs.jsonl")}
+    path.write_text(yaml.safe_dump(tree))
+    embedded: dict[str, list[str]] = {}
+    vectors: dict[str, Any] = {}
+    scored: dict[str, list[str]] = {}
+    embed, influence = FakeStudent.embed, FakeStudent.influence
+
+    def embedding(self: FakeStudent, prompts: Any, *more: Any) -> Any:
+        embedded.update((p.example_id, [m.content for m in p.messages]) for p in prompts)
+        made = embed(self, prompts, *more)
+        vectors.update((p.example_id, vector / np.linalg.norm(vector)) for p, vector in zip(prompts, made, strict=True))
+        return made
+
+    def scoring(self: FakeStudent, candidates: Any, *more: Any) -> Any:
+        scored.update((p.example_id, [m.content for m in p.messages]) for p, _ in candidates)
+        return influence(self, candidates, *more)
+
+    monkeypatch.setattr(FakeStudent, "embed", embedding)
+    monkeypatch.setattr(FakeStudent, "influence", scoring)
+    with loop_of(path) as loop:
+        run_plain(loop)
+        rows = loop.new_rows(1)
+        shown = read_records(loop.run.path / "round_01" / "build" / HOLDOUT, Demonstration)
+        chosen = read_records(loop.run.path / "round_01" / "build" / CHOSEN, RowDemonstrations)
+        histories = {loop.examples[id_].history for id_ in loop.holdout}
+        assert shown and len(histories) > 1 and not any(loop.examples[d.example_id].history for d in shown)
+    assert {bool(row.history) for row in rows} == {True, False}
+    for row in rows:
+        turns = [*(m.content for m in row.history), row.question]
+        assert embedded[row.id][-len(turns) :] == scored[row.id][-len(turns) :] == turns
+    for of_row in chosen:
+        near = [float(vectors[of_row.row_id] @ vectors[id_]) for id_ in of_row.nearest]
+        every = sorted((float(vectors[of_row.row_id] @ vectors[d.example_id]) for d in shown), reverse=True)
+        assert near == pytest.approx(every[:3], abs=1e-5)
 
 
 # The form of targets
