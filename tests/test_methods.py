@@ -21,6 +21,8 @@ from agents.graph import run_plain
 from agents.progress import ProgressPrinter
 from agents.session import open_loop, open_run
 from agents.targets import CHOICES
+from agents.teach import write_rows
+from agents.teacher import WriteOrder
 from curriculum.config import load_config
 from curriculum.errors import ConfigError
 from curriculum.method_records import Demonstration, RowDemonstrations, RowWeight, TargetChoice
@@ -93,6 +95,22 @@ def test_the_holdout_is_of_the_pool_and_no_row_of_any_training(weighed: Path, ro
     chosen = read_records(folder / "build" / CHOSEN, RowDemonstrations)
     assert [c.row_id for c in chosen] == [row.id for row in rows]
     assert all(len(set(c.nearest)) == len(set(c.random)) == 3 for c in chosen)
+
+
+def test_a_writing_teacher_sees_nothing_of_the_holdout(weighed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_loop(*open_run(weighed), ProgressPrinter(io.StringIO())) as loop:
+        orders: list[WriteOrder] = []
+        write = type(loop.teacher).write
+
+        def listening(self: Any, order: WriteOrder, *more: Any) -> Any:
+            orders.append(order)
+            return write(self, order, *more)
+
+        monkeypatch.setattr(type(loop.teacher), "write", listening)
+        write_rows(loop, loop.plan(1))
+        assert orders and all(order.held_out >= loop.holdout for order in orders)
+        assert any(order.seeds for order in orders)
+        assert not loop.holdout & {seed.id for order in orders for seed in order.seeds}
 
 
 def test_every_row_of_a_round_and_of_its_control_has_its_score_and_weight(weighed: Path) -> None:
