@@ -70,6 +70,16 @@ class TargetChoice(Record):
     solution_tokens: int = Field(description="of the first worked solution; of the short target where there is none")
 
 
+class PhaseReport(Part):
+    """One phase of a training: which form of targets it taught, replayed rows among them."""
+
+    form: Literal["answer", "solution"]
+    rows: int
+    steps: int
+    first_loss: float = Field(description="mean of its first ten steps, in nats a target token")
+    last_loss: float = Field(description="mean of its last ten steps")
+
+
 class TargetsReport(Part):
     """The form of a round's new targets, and what all worked solutions would have been in tokens of one epoch."""
 
@@ -81,6 +91,9 @@ class TargetsReport(Part):
     )
     tokens: int = Field(description="response tokens of the new rows, one epoch")
     all_solutions: int = Field(description="what they would be with a worked solution for each row that has one")
+    phases: tuple[PhaseReport, ...] = Field(
+        default=(), description="where rows were not mixed, in order", exclude_if=lambda value: not value
+    )
 
 
 class MethodsReport(Part):

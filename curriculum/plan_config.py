@@ -54,6 +54,9 @@ class ComplexityConfig(Section):
 
     easy: float = Field(default=0.25, ge=0, le=1, description="share with the lowest entropy")
     hard: float = Field(default=0.25, gt=0, le=1, description="share with the highest: it gets worked solutions")
+    order: Literal["mixed", "two_phase"] = Field(
+        default="mixed", description="two_phase: all rows with answers alone first, then all with worked solutions"
+    )
 
     @model_validator(mode="after")
     def _fit(self) -> "ComplexityConfig":
@@ -103,6 +106,11 @@ class PlanConfig(Section):
         default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
     )
     approve: bool = Field(default=False, description="wait for a person after each plan", json_schema_extra=OPERATIONAL)
+
+    @property
+    def two_phase(self) -> bool:
+        """Whether rows with answers alone are taught before those with worked solutions."""
+        return self.targets in ("complexity", "complexity_random") and self.complexity.order == "two_phase"
 
     @property
     def floor_rows(self) -> int:

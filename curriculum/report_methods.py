@@ -60,8 +60,20 @@ def _targets(made: TargetsReport) -> str:
     return (
         f"Form of the new rows' targets by {how}: {parts}; {made.solutions} with a worked solution{without}. Response "
         f"tokens an epoch: {made.tokens}, with all worked solutions {made.all_solutions}: {saved} (the paper: 81 %, "
-        "theirs, at equal accuracy)."
+        f"theirs, at equal accuracy).{_phases(made)}"
     )
+
+
+def _phases(made: TargetsReport) -> str:
+    """Which form was taught when, and how its loss went."""
+    if not made.phases:
+        return ""
+    names = {"answer": "answers alone", "solution": "worked solutions"}
+    told = [
+        f"{p.rows} rows with {names[p.form]} ({p.steps} steps, loss {p.first_loss:.2f} → {p.last_loss:.2f})"
+        for p in made.phases
+    ]
+    return f" Taught in two phases, replayed rows among them: {', then '.join(told)}."
 
 
 def _dft(made: MethodsReport) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curriculum.extraction import has_solution
 from curriculum.in_context import ica_scores, ica_weights
 from curriculum.neighbours import Vectors
 from curriculum.records import Example, Sampling, StudentAnswer, content_id
@@ -164,15 +165,17 @@ class FakeStudent:
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         encoded = list(self.encode(taught, False, log))
+        phases = {has_solution(row.target) for row in rows} if settings.two_phase else {False}
         return TrainingResult(
-            steps=1,
+            steps=len(phases),
             training_tokens=sum(e.prompt_tokens + e.target_tokens for e in encoded),
             target_tokens=sum(e.target_tokens for e in encoded),
-            losses=(1.0,),
+            losses=(1.0,) * len(phases),
             dropped=(),
-            gradient_norms=(0.5,),
+            gradient_norms=(0.5,) * len(phases),
             weighed=_weighed(rows, settings),
             probabilities=(0.5,) if settings.training is not None and any(map(settings.training.has_dft, rows)) else (),
+            phase_steps=(1, 1) if len(phases) > 1 else (),
         )
 
 

@@ -53,6 +53,8 @@ class TrainingSettings(NamedTuple):
     """The config's section, where it is not the one the student was made with."""
     shots: Mapping[str, Shots] | None = None
     """By row id, where rows are weighed by in-context approximation."""
+    two_phase: bool = False
+    """Whether rows with answers alone are taught first, and then those with worked solutions."""
 
 
 class Target(NamedTuple):
@@ -115,6 +117,8 @@ class TrainingResult(NamedTuple):
     """What that took."""
     probabilities: tuple[float, ...] = ()
     """Mean probability of the targets taught by DFT, one for each step that has any."""
+    phase_steps: tuple[int, ...] = ()
+    """Optimizer steps of each phase, where there are two."""
 
 
 class Piece(NamedTuple):

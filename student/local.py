@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from curriculum.errors import OutOfMemory, TrainingError, UserError
+from curriculum.extraction import has_solution
 from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
@@ -229,7 +230,12 @@ class LocalStudent:
         )
         job = self._job("train" if training.processes == 1 else "train_parallel") | {
             "base_name": self.base_name,
-            "rows": [self._row(row) | {"dft": training.has_dft(row)} | _shots(settings.shots, row) for row in rows],
+            "rows": [
+                self._row(row)
+                | {"dft": training.has_dft(row), "phase": int(settings.two_phase and has_solution(row.target))}
+                | _shots(settings.shots, row)
+                for row in rows
+            ],
             "training": training.model_dump(),
             "seed": settings.seed,
             "steps": settings.steps,
@@ -266,6 +272,7 @@ class LocalStudent:
             weighed=tuple(weighed),
             scoring_seconds=scoring_seconds,
             probabilities=tuple(result["probabilities"]),
+            phase_steps=tuple(result["phase_steps"]),
         )
 
     def close(self) -> None:

@@ -177,6 +177,24 @@ def test_an_adapter_that_is_taught_this_way_is_unlike_one_by_gold_only_in_its_ta
     )
 
 
+def test_worked_solutions_come_last_where_two_phases_are_wanted(tmp_path: Path) -> None:
+    config = worked_config(tmp_path)
+    run = finish(config, "plan.targets=complexity", "plan.complexity.order=two_phase", "rounds=2", "control=last_round")
+    for round_ in (1, 2):
+        rows, report = read_round(run, round_)
+        assert report.methods is not None and report.methods.targets is not None and report.training is not None
+        answers, solutions = report.methods.targets.phases
+        worked = sum("\n" in row.target for row in rows)
+        assert (answers.form, answers.rows) == ("answer", len(rows) - worked)
+        assert (solutions.form, solutions.rows) == ("solution", worked)
+        assert report.training.phase_steps == (1, 1)
+        assert "Taught in two phases, replayed rows among them" in (run / "report.md").read_text()
+    code, said = command("bundle", run, "--to", tmp_path / "bundle.zip")
+    assert code == 0, said
+    code, said = command("verify", tmp_path / "bundle.zip")
+    assert code == 0, said
+
+
 REFUSED = [
     ({}, ["plan.targets=complexity"], None, "generated examples have none"),
     ({"solutions": []}, ["plan.targets=complexity"], "worked", "no column of `solutions`"),
