@@ -4,8 +4,8 @@ from statistics import fmean
 
 from agents.demonstrations import HOLDOUT, WEIGHTS
 from agents.loop import Loop
-from agents.targets import CHOICES
-from curriculum.complexity import targets_report
+from agents.targets import CHOICES, SOLVED
+from curriculum.complexity import solving_report, targets_report
 from curriculum.config import Config
 from curriculum.extraction import has_solution
 from curriculum.loss_curve import first_loss, last_loss
@@ -14,6 +14,7 @@ from curriculum.method_records import (
     MethodsReport,
     PhaseReport,
     RowWeight,
+    SolvedExample,
     TargetChoice,
     TargetsReport,
     WeightsReport,
@@ -60,8 +61,12 @@ def _targets(loop: Loop, round_: int, config: Config, rows: list[TrainingRow]) -
     file = loop.run.round_stage(round_, "build") / CHOICES
     if config.plan.targets == "gold" or not file.exists():
         return None
-    made = targets_report(config.plan.targets, read_records(file, TargetChoice), rows)
-    return made.model_copy(update={"phases": _phases(loop, round_, rows)})
+    choices = read_records(file, TargetChoice)
+    asked = file.with_name(SOLVED)
+    solved = read_records(asked, SolvedExample) if asked.exists() else []
+    solving = solving_report(solved, choices, rows) if solved else None
+    made = targets_report(config.plan.targets, choices, rows)
+    return made.model_copy(update={"phases": _phases(loop, round_, rows), "solving": solving})
 
 
 def _phases(loop: Loop, round_: int, rows: list[TrainingRow]) -> tuple[PhaseReport, ...]:

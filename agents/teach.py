@@ -47,9 +47,8 @@ def build(loop: Loop, state: State) -> State:
         plan = loop.plan(round_)
         made = write_rows(loop, plan)
         current = loop.adapter_files(state["adapter"], state["adapter_round"])
-        new = [e for e, _ in made.rows]
         drawn, rows = chosen_rows(
-            loop, plan, made, ranked, lambda pool: target_texts(loop, folder, plan.seed, current, pool, new)
+            loop, plan, made, ranked, lambda pool: target_texts(loop, folder, plan, current, pool, made)
         )
         _check_skills(loop)
         kept = drop_unwanted(loop, current, rows, folder)

@@ -223,14 +223,15 @@ class Student(Protocol):
         ...
 
     def first_token_entropies(
-        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path, exact: bool = True
     ) -> list[float]:
-        """How unsure an adapter is of each answer: the exact entropy at its first token, in nats, in the order given.
+        """How unsure an adapter is of each answer: the entropy at its first token, in nats, in the order given.
 
         Args:
             rows: prompts with their answer lines, of which only the shape is used.
             adapter: the base or a trained one.
             log: file the log goes to.
+            exact: over the whole vocabulary; or else of the 20 likeliest tokens, by the server where there is one.
         """
         ...
 

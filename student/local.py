@@ -176,7 +176,7 @@ class LocalStudent:
         return scores
 
     def first_token_entropies(
-        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path, exact: bool = True
     ) -> list[float]:
         """The entropy of each answer's first token; see `student.first_token`.
 
@@ -192,6 +192,7 @@ class LocalStudent:
                 {"id": at, "messages": [m.model_dump() for m in p.messages], "target": target}
                 for at, (p, target) in enumerate(rows)
             ],
+            "exact": exact,
         }
         found = {event["id"]: event["entropy"] for event in self._inferred(job, log, "measuring entropies")}
         return [found[at] for at in range(len(rows))]

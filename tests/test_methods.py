@@ -177,6 +177,15 @@ def test_an_adapter_that_is_taught_this_way_is_unlike_one_by_gold_only_in_its_ta
     )
 
 
+def test_an_approximate_entropy_is_called_so_wherever_it_shows(tmp_path: Path) -> None:
+    run = finish(worked_config(tmp_path), "plan.targets=complexity", "plan.complexity.entropy=served")
+    said = "approximate, 20 likeliest"
+    assert {c.entropy_is for c in read_records(run / "round_01" / "build" / CHOICES, TargetChoice)} == {said}
+    _, report = read_round(run, 1)
+    assert report.methods is not None and report.methods.targets is not None
+    assert report.methods.targets.entropy_is == said and said in (run / "report.md").read_text()
+
+
 def test_worked_solutions_come_last_where_two_phases_are_wanted(tmp_path: Path) -> None:
     config = worked_config(tmp_path)
     run = finish(config, "plan.targets=complexity", "plan.complexity.order=two_phase", "rounds=2", "control=last_round")
