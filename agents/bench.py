@@ -234,6 +234,7 @@ def _write_report(
         config_hash=loop.config.identity_hash,
         budget=of.budget + _warm_up_tokens(loop),
         notes=_notes(loop, bench),
+        gold_targets=loop.config.plan.targets == "gold",
     )
     made = bench_report(facts, base.grades, done, loop.labels)
     write_record(loop.run.path / "bench.json", made)
