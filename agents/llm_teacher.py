@@ -1,8 +1,9 @@
 """The teacher that is an LLM: names skills, labels, diagnoses, writes, plans, judges; every reply checked, bought once.
 
 What goes where: questions of all splits are labelled without their gold answers; failed probe questions go to the
-diagnosis with the student's answer, again without gold; seeds of writing are pool examples with their solutions;
-only a judge sees the gold answers of held-out items; the plan is made from counts, without any text of the data.
+diagnosis with the student's answer, again without gold; seeds of writing are pool examples with their solutions; hard
+pool questions are solved without their gold answers; only a judge sees the gold
+answers of held-out items; the plan is made from counts, without any text of the data.
 """
 
 import asyncio
