@@ -18,7 +18,7 @@ from curriculum.gate import answered_right
 from curriculum.records import Grade, Part, Rate, Record, SkillLabel
 from curriculum.round_records import Adapter, TrainingRow
 from curriculum.statistics import benjamini_hochberg, wilson
-from curriculum.strategies import ALWAYS, SAID, SHORT, STRATEGIES, Strategy, control_of
+from curriculum.strategies import ALWAYS, SAID, SHORTER, STRATEGIES, Strategy, control_of
 
 SCREENING_SEEDS = 2
 """With so many seeds a strategy, or fewer, a bench screens: what it finds wants confirming on other tasks."""
@@ -239,7 +239,7 @@ class _Tests:
 
     def responses(self, strategy: Strategy, done: Sequence[TrainingDone]) -> ResponseSaving | None:
         """What a strategy of shorter targets saves; none of others."""
-        if strategy not in SHORT or "uniform" not in self._ways:
+        if strategy not in SHORTER or "uniform" not in self._ways:
             return None
         own = [t.adapter for t in done if t.strategy == strategy]
         even = [t.adapter for t in done if t.strategy in ALWAYS]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from samples import training_row
+from test_in_context import SHOTS, event
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 
 from curriculum.extraction import format_target, has_solution
@@ -20,7 +21,7 @@ from student.interface import TrainingSettings
 from student.local import LocalStudent
 from student.lora import add_lora, draw_batches
 from student.phases import clock, places_of_phases, share_steps
-from student.train_worker import TrainingData, fit, seeded_batches
+from student.train_worker import TrainingData, encode_rows, fit, seeded_batches
 
 TRAINING = TrainingConfig(rank=4, alpha=8, learning_rate=1e-2, epochs=3, batch_tokens=128)
 PHASES = st.lists(st.tuples(st.integers(0, 1), st.integers(1, 60)), min_size=1, max_size=40)
@@ -88,6 +89,25 @@ def test_two_phases_are_two_trainings_the_second_from_where_the_first_ended():
     assert losses == wanted_losses and all(torch.equal(weights[name], wanted[name]) for name in wanted)
     mixed, _ = train(TrainingData(rows, [1.0] * 3, []))
     assert mixed != losses
+
+
+def test_rows_keep_their_weights_by_demonstrations_in_whichever_phase():
+    tokenizer = make_tokenizer()
+    training = TrainingConfig(weights="ica", rank=4, learning_rate=1e-2, epochs=2, batch_tokens=200)
+    data = encode_rows(tokenizer, [event(at, SHOTS[: at + 1], None) | {"phase": at % 2} for at in range(3)], 200, 400)
+    assert data.phases == [0, 1, 0]
+
+    def train(of):
+        torch.manual_seed(0)
+        model = add_lora(make_model("llama", len(tokenizer)), training, "tiny")
+        events = list(fit(model, of, training, 2, seed=0))
+        return [e for e in events if "refresh" in e], [e["loss"] for e in events if "step" in e]
+
+    scored, losses = train(data)
+    assert [row["id"] for row in scored[0]["rows"]] == ["0", "1", "2"]
+    given = data._replace(shown=(), weights=[row["weight"] for row in scored[0]["rows"]])
+    assert train(given) == ([], losses)
+    assert train(given._replace(weights=[given.weights[at] for at in (1, 0, 2)]))[1] != losses
 
 
 @pytest.fixture(scope="module")
