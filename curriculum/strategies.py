@@ -281,7 +281,7 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     first = planned(config)
     if first.action == "stop" or not lengths.of_plan(first):
         raise UserError(f"strategy {strategy}: expected skills to teach, got a plan to stop: {first.stop_reason}")
-    spare = SPARE * (SHORTER.get(strategy, 1))
+    spare = SPARE * SHORTER.get(strategy, 1)
     rows = ceil(spare * config.plan.rows_per_round * of.budget / lengths.of_plan(first))
     wider = config.model_copy(update={"plan": config.plan.model_copy(update={"rows_per_round": rows})})
     own_seed = int(content_id([of.config.seed, "bench", strategy, seed], 8), 16)
