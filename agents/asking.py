@@ -75,7 +75,8 @@ class Asker:
             return checked
         mended, _ = second
         rows = {**mended.rows, **checked.rows}  # what was good the first time stays
-        return Checked(rows, {id_: mended.faults.get(id_, f) for id_, f in checked.faults.items() if id_ not in rows})
+        faults = {id_: mended.faults.get(id_, f) for id_, f in checked.faults.items() if id_ not in rows}
+        return Checked(rows, faults, checked.tokens + mended.tokens)
 
     def call(self, question: Question, messages: Sequence[Message], what: str = "") -> Call:
         """The request that a question, or its `repair`, makes."""
@@ -103,7 +104,8 @@ class Asker:
         checked = check_reply(reply, question.model, question.batch, question.wanted, question.check)
         for fault in checked.faults.values():
             self._client.ledger.note_fault(key, question.purpose.role, fault.kind)
-        return checked, reply.text
+        tokens = (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
+        return checked._replace(tokens=tokens), reply.text
 
     async def together(
         self,

@@ -34,7 +34,7 @@ from student.interface import TrainingResult
 TAKEN: Mapping[str, tuple[str, ...]] = {
     "answers.jsonl": ("prompt_tokens", "completion_tokens", "entropy"),
     "adapter.json": ("training_tokens", "target_tokens"),
-    "losses.json": ("losses", "gradient_norms", "probabilities"),
+    "losses.json": ("losses", "gradient_norms", "probabilities", "phase_steps"),
 }
 """Numbers of files that no other record gives: only the student saw them happen."""
 READ = ("difficulty", "metadata")
@@ -179,6 +179,7 @@ class AuditedRun(RunDir):
             target_tokens=recorded.target_tokens,
             losses=tuple(curves["losses"]),
             probabilities=tuple(curves.get("probabilities", ())),
+            phase_steps=tuple(curves.get("phase_steps", ())),
             dropped=tuple(dropped),
             gradient_norms=tuple(curves["gradient_norms"]),
         )

@@ -67,7 +67,7 @@ def check_bench(config: Config, bench: Bench) -> None:
             f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter "
             "at a time: set bench.at_once to 1, or teacher.kind to offline and student.engine to transformers"
         )
-    formed = [s for s in bench.strategies if layer_config(config, s).plan.targets != "gold"]
+    formed = [s for s in bench.strategies if layer_config(config, s).plan.targets not in ("gold", "answers")]
     if formed and config.without_solutions:
         raise UserError(
             f"--arms: {' and '.join(formed)} needs worked solutions, and {config.without_solutions}: leave it out, or "
@@ -234,6 +234,7 @@ def _write_report(
         config_hash=loop.config.identity_hash,
         budget=of.budget + _warm_up_tokens(loop),
         notes=_notes(loop, bench),
+        gold_targets=loop.config.plan.targets == "gold",
     )
     made = bench_report(facts, base.grades, done, loop.labels)
     write_record(loop.run.path / "bench.json", made)

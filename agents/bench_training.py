@@ -165,7 +165,7 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     settings = config.plan.uniform_floor, config.plan.allocation
     pool = [loop.examples[draw.example_id] for draw in drawn.draws]
     current = examined_adapter(loop, of)
-    texts = target_texts(layered, folder, plan.seed, current, pool, [e for e, _ in made.rows])
+    texts = target_texts(layered, folder, plan, current, pool, made)
     rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, texts, *settings)
     if ranked is not None:
         rows = with_standings(rows, ranked, config.plan.rank, of.round)

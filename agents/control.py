@@ -94,7 +94,7 @@ def _build(loop: Loop, round_: int) -> None:
         labels = {**loop.labels, **{label.example_id: label for label in made.labels}}
         current = loop.adapter_files(*adapter_before(loop, round_))
         pool = [loop.examples[draw.example_id] for draw in draws]
-        targets = target_texts(loop, folder, plan.seed, current, pool, [e for e, _ in made.rows])
+        targets = target_texts(loop, folder, plan, current, pool, made)
         rows = control_rows(plan, targeted, draws, loop.examples, made.rows, accepted, labels, targets)
         if not rows:
             raise DataError(

@@ -44,7 +44,7 @@ SHOWN: dict[Role, str] = {
     "label": "questions of all splits, and of new rows",
     "diagnose": "failed probe questions with the student's answers",
     "write": "pool questions with their solutions and answers",
-    "solve": "new questions",
+    "solve": "new questions, or hard ones of the pool",
     "plan": "counts of the probe and of earlier rounds, with the names of skills",
     "judge": "questions, the student's answers and the gold answers, of held-out items too",
 }
@@ -154,7 +154,9 @@ def _shown(config: Config, role: Role) -> str:
         return ""
     if role == "label" and config.teacher.labels == "data":
         return "new questions" if writes else ""
-    return "" if role in ("write", "solve") and not writes else SHOWN[role]
+    if role == "solve":
+        return SHOWN[role] if writes or config.plan.solves else ""
+    return "" if role == "write" and not writes else SHOWN[role]
 
 
 def _drawn(config: Config) -> int:

@@ -1,8 +1,9 @@
 """The teacher that is an LLM: names skills, labels, diagnoses, writes, plans, judges; every reply checked, bought once.
 
 What goes where: questions of all splits are labelled without their gold answers; failed probe questions go to the
-diagnosis with the student's answer, again without gold; seeds of writing are pool examples with their solutions;
-only a judge sees the gold answers of held-out items; the plan is made from counts, without any text of the data.
+diagnosis with the student's answer, again without gold; seeds of writing are pool examples with their solutions; hard
+pool questions are solved without their gold answers; only a judge sees the gold
+answers of held-out items; the plan is made from counts, without any text of the data.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from agents.naming import name_skills
 from agents.planning import ask_plan, budget_words
 from agents.prompting import data_block, question_text, questions_block, resolved, skill_ids, skill_list
 from agents.replies import ONLY, DiagnosisReply, LabelRow
-from agents.teacher import Failure, OfflineTeacher, PlannerView, WriteOrder, Written
+from agents.solving import solve
+from agents.teacher import Failure, OfflineTeacher, PlannerView, Solved, WriteOrder, Written
 from agents.writing import Writer
 from curriculum.config import Config
 from curriculum.grading import Grader
@@ -57,6 +59,7 @@ class LLMTeacher:
         self._runner = asyncio.Runner()
         self._declared = OfflineTeacher(config)
         self.judging = LLMJudge(config, self.asker)
+        self._grader = grader
         self.writer = Writer(config, self.asker, self._labels, grader, self.judging)
         self.identity: Mapping[str, str] = {f"prompt.{n}": p.hash for n, p in self.asker.prompts.items()}
 
@@ -215,6 +218,10 @@ class LLMTeacher:
     def write(self, order: WriteOrder, catalogue: SkillCatalogue, moved: Mapping[str, str | None]) -> Written:
         """New questions from seeds of the pool, labelled blind, solved three times (STAT-Syn)."""
         return self._runner.run(self.writer.write(order, catalogue, moved))
+
+    def solve(self, examples: Sequence[Example], round_: int) -> Solved:
+        """Worked solutions of pool questions, blind, each checked against the gold answer."""
+        return self._runner.run(solve(self.asker, self._grader, examples, round_))
 
 
 def _failures(made: Sequence[SkillLabel | Diagnosis | TeacherFailure]) -> list[TeacherFailure]:

@@ -4,13 +4,17 @@ from statistics import fmean
 
 from agents.demonstrations import HOLDOUT, WEIGHTS
 from agents.loop import Loop
-from agents.targets import CHOICES
-from curriculum.complexity import targets_report
+from agents.targets import CHOICES, SOLVED
+from curriculum.complexity import solving_report, targets_report
 from curriculum.config import Config
+from curriculum.extraction import has_solution
+from curriculum.loss_curve import first_loss, last_loss
 from curriculum.method_records import (
     Demonstration,
     MethodsReport,
+    PhaseReport,
     RowWeight,
+    SolvedExample,
     TargetChoice,
     TargetsReport,
     WeightsReport,
@@ -58,4 +62,29 @@ def _targets(loop: Loop, round_: int, config: Config, rows: list[TrainingRow]) -
     file = loop.run.round_stage(round_, "build") / CHOICES
     if config.plan.targets == "gold" or not file.exists():
         return None
-    return targets_report(config.plan.targets, read_records(file, TargetChoice), rows)
+    choices = read_records(file, TargetChoice)
+    asked = file.with_name(SOLVED)
+    solved = read_records(asked, SolvedExample) if asked.exists() else []
+    solving = solving_report(solved, choices, rows) if solved else None
+    made = targets_report(config.plan.targets, choices, rows)
+    return made.model_copy(update={"phases": _phases(loop, round_, rows), "solving": solving})
+
+
+def _phases(loop: Loop, round_: int, rows: list[TrainingRow]) -> tuple[PhaseReport, ...]:
+    """The two phases of a training that has them; its rows count where they are too long, too."""
+    folder = loop.run.round_stage(round_, "train")
+    curves = read_json(folder / "losses.json")
+    losses, steps = curves["losses"], curves.get("phase_steps", [])
+    if not steps:
+        return ()
+    made = (("answer", losses[: steps[0]]), ("solution", losses[steps[0] :]))
+    return tuple(
+        PhaseReport(
+            form=form,
+            rows=sum(has_solution(row.target) == (form == "solution") for row in rows),
+            steps=len(of),
+            first_loss=first_loss(of),
+            last_loss=last_loss(of),
+        )
+        for form, of in made
+    )

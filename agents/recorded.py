@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from agents.loop import FAILED
 from agents.planning import planned, reply_of
-from agents.teacher import Failure, OfflineTeacher, PlannerView, WriteOrder, Written
+from agents.teacher import Failure, OfflineTeacher, PlannerView, Solved, WriteOrder, Written
 from curriculum.config import Config
 from curriculum.data_config import Source
 from curriculum.errors import NotRecomputed, RunDirError, StudentError
@@ -135,7 +135,9 @@ class RecordedStudent:
         """There are no weights."""
         raise NotRecomputed("gradients: no weights answer here")
 
-    def first_token_entropies(self, rows: Sequence[tuple[Asked, str]], adapter: AdapterFiles, log: Path) -> list[float]:
+    def first_token_entropies(
+        self, rows: Sequence[tuple[Asked, str]], adapter: AdapterFiles, log: Path, exact: bool = True
+    ) -> list[float]:
         """There are no weights."""
         raise NotRecomputed("entropies: no weights answer here")
 
@@ -208,6 +210,10 @@ class RecordedTeacher:
         dropped = read_records(folder / "dropped.jsonl", DroppedRow) if first else []
         failures = _optional(folder / FAILED, TeacherFailure) if first else []
         return Written(made, [labels[e.id] for e in made], dropped, failures)
+
+    def solve(self, examples: Sequence[Example], round_: int) -> Solved:
+        """What is recorded of it follows from entropies or tokens, which are not made again."""
+        raise NotRecomputed("worked solutions: an LLM is not asked again")
 
 
 class RecordedPlanner:

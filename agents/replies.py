@@ -130,6 +130,8 @@ class Checked(NamedTuple, Generic[Row]):
 
     rows: dict[str, Row]
     faults: dict[str, Fault]
+    tokens: int = 0
+    """Of all prompts and replies that it took, as far as the server says."""
 
 
 def json_schema(

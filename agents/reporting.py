@@ -136,6 +136,7 @@ def _round_records(loop: Loop, state: State) -> RoundRecords:
         dropped=[r for stage in ("build", "train") for r in read_records(folder(stage) / "dropped.jsonl", DroppedRow)],
         adapter=read_record(folder("train") / "adapter.json", Adapter),
         losses=curves["losses"],
+        phase_steps=curves.get("phase_steps", ()),
         gradient_norms=curves.get("gradient_norms", ()),
         max_grad_norm=loop.config.training.max_grad_norm,
         methods=methods_report(loop, round_),

@@ -13,6 +13,7 @@ from agents.asking import Question
 from agents.ledger import Purpose
 from agents.naming import MOST_PASSES, NAMES_PER_CALL, fine_question, merge_question, sampled
 from agents.plan_work import LEVELS, plan_work
+from agents.solving import ATTEMPTS, solve_question
 from agents.teacher import WriteOrder
 from agents.teacher_work import End, Work
 from agents.writing import QUESTIONS_PER_CALL, SEEDS, SOLUTIONS, WAVES, draft_example
@@ -149,13 +150,45 @@ def write_work(end: End) -> Work:
 
 
 def solve_work(end: End) -> Work:
-    """Independent solutions of every new question."""
-    made = _orders(end)
+    """Independent solutions of every new question; and those of hard pool questions that come without one."""
+    made, hard = _orders(end), _hard_work(end)
     if not made.drafts:
-        return Work()
+        return hard
     order = _order(end, 0)
     asked = end.teacher.writer.solve_question(order, _draft(end, order), 0)
-    return end.step(SOLUTIONS * made.drafts, lambda _: asked, made.orders).times(made.waves)
+    return hard.plus(end.step(SOLUTIONS * made.drafts, lambda _: asked, made.orders).times(made.waves))
+
+
+def _hard_work(end: End) -> Work:
+    """Solutions of the hard part of a round's new examples.
+
+    At the cheap end each is right at once, every example is drawn as often as it may be, examples with a solution of
+    their own need no other, and later rounds draw the same. At the dear end no solution is ever right, and none of
+    the data's is.
+    """
+    plan, control = end.config.plan, end.config.control
+    if not (plan.solves and end.pool and end.rounds):
+        return Work()
+    asker, attempts = end.teacher.asker, ATTEMPTS if end.most else 1
+    trainings = end.rounds
+    if end.most:
+        rows = plan.rows_per_round
+        count = ceil(plan.complexity.hard * min(rows, len(end.pool) + plan.written_rows))
+        trainings += {"none": 0, "last_round": 1, "every_round": end.rounds}[control]
+    else:
+        distinct = (plan.rows_per_round - plan.written_rows) // plan.max_repeats
+        hard = int(plan.complexity.hard * min(distinct, len(end.pool)))
+        count = (
+            0 if plan.by == "llm" or plan.draws_per_failure else max(0, hard - sum(bool(e.solutions) for e in end.pool))
+        )
+        trainings = 1
+    ordered = sorted(end.pool, key=lambda e: len(e.question))
+
+    def question(i: int) -> Question:
+        place = len(ordered) - 1 - i % len(ordered) if end.most else i % len(ordered)
+        return solve_question(asker, ordered[place], Purpose("solve", 1), 0)
+
+    return end.step(attempts * count, question, attempts).times(trainings)
 
 
 class _Judged(NamedTuple):

@@ -47,9 +47,8 @@ def build(loop: Loop, state: State) -> State:
         plan = loop.plan(round_)
         made = write_rows(loop, plan)
         current = loop.adapter_files(state["adapter"], state["adapter_round"])
-        new = [e for e, _ in made.rows]
         drawn, rows = chosen_rows(
-            loop, plan, made, ranked, lambda pool: target_texts(loop, folder, plan.seed, current, pool, new)
+            loop, plan, made, ranked, lambda pool: target_texts(loop, folder, plan, current, pool, made)
         )
         _check_skills(loop)
         kept = drop_unwanted(loop, current, rows, folder)
@@ -268,7 +267,7 @@ def fit_adapter(
     draft = folder / "draft"
     training = loop.config.training
     shots = read_shots(rows_file.parent, training.ica.subtract_random)
-    settings = settings._replace(training=training, shots=shots)
+    settings = settings._replace(training=training, shots=shots, two_phase=loop.config.plan.two_phase)
     what = f"training {f'the {arm} of ' if arm else ''}round {round_}"
     result = loop.student.train(rows, settings, draft, folder / "train.log", lambda p: loop.progress(what, p))
     files = {p.name: file_hash(p) for p in sorted(draft.iterdir())}
@@ -316,8 +315,9 @@ def write_adapter(
 
 
 def _curves(result: TrainingResult) -> dict[str, Sequence[float]]:
-    of_dft = {"probabilities": result.probabilities} if result.probabilities else {}
-    return {"losses": result.losses, "gradient_norms": result.gradient_norms, **of_dft}
+    rest = {"probabilities": result.probabilities, "phase_steps": result.phase_steps}
+    given = {name: values for name, values in rest.items() if values}
+    return {"losses": result.losses, "gradient_norms": result.gradient_norms, **given}
 
 
 def _too_long(row: TrainingRow, limit: int) -> DroppedRow:

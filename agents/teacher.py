@@ -14,6 +14,7 @@ from curriculum.difficult import Method
 from curriculum.duplicates import SeenQuestions
 from curriculum.generator import write_examples
 from curriculum.mastery import Mastery
+from curriculum.method_records import SolvedExample
 from curriculum.plan_config import PlanConfig
 from curriculum.records import (
     Diagnosis,
@@ -73,6 +74,13 @@ class Written(NamedTuple):
     examples: list[Example]
     labels: list[SkillLabel]
     dropped: list[DroppedRow]
+    failures: list[TeacherFailure]
+
+
+class Solved(NamedTuple):
+    """What became of questions with a known answer that were to be solved, one record each, sorted by example."""
+
+    examples: list[SolvedExample]
     failures: list[TeacherFailure]
 
 
@@ -145,6 +153,10 @@ class Teacher(Protocol):
         """At most as many new verified examples as ordered; `moved` maps the catalogue's ids to the order's."""
         ...
 
+    def solve(self, examples: Sequence[Example], round_: int) -> Solved:
+        """Worked solutions of examples with gold answers, as far as it finds right ones."""
+        ...
+
 
 ERROR_KINDS: Mapping[Verdict, str] = {Verdict.UNPARSED: "format", Verdict.TRUNCATED: "truncated"}
 """The kind of error that a verdict alone says; any other is `wrong`."""
@@ -214,3 +226,7 @@ class OfflineTeacher:
             return Written([], [], [], [])
         made = write_examples(self._data, order.skill.id, order.difficulty, order.rows, order.seed, order.taken)
         return Written(made, list(self.label(made, catalogue)), [], [])
+
+    def solve(self, examples: Sequence[Example], round_: int) -> Solved:
+        """None of them: it calls nobody."""
+        return Solved([], [])

@@ -14,15 +14,16 @@ from agents.judging import LLMJudge
 from agents.ledger import Purpose
 from agents.prompting import data_block, question_text
 from agents.replies import ONLY, Rejected, SolutionReply, WrittenQuestions
+from agents.solving import solve_question, stated_answer
 from agents.teacher import WriteOrder, Written
 from curriculum.catalogue_file import mapped
 from curriculum.config import Config
 from curriculum.data_config import FileData
 from curriculum.duplicates import SeenQuestions, normalise
-from curriculum.extraction import answer_kind, format_target, taught_text
+from curriculum.extraction import taught_text
 from curriculum.grading import Grader
 from curriculum.judging import OpenAnswer, judge_failures
-from curriculum.records import Example, Sampling, SkillCatalogue, SkillLabel, StudentAnswer, Verdict, content_id
+from curriculum.records import Example, SkillCatalogue, SkillLabel, Verdict, content_id
 from curriculum.round_records import DroppedRow
 from curriculum.teacher_records import TeacherFailure
 
@@ -34,13 +35,6 @@ TEMPLATE_OVERLAP = 0.8
 """Jaccard similarity of word 3-grams, numbers masked, from which a question is a seed with other numbers."""
 QUESTION_CHARS = 4000
 Labeller = Callable[[Sequence[Example], SkillCatalogue, Purpose], Awaitable[list[SkillLabel | TeacherFailure]]]
-FORMS = {
-    "number": "The answer is one number, without its unit.",
-    "letter": "The answer is the letter of one option.",
-    "expression": "The answer is a number or a formula.",
-    "text": "The answer is as short as it can be, without explanation.",
-    "open": "The answer says all that the question asks for, in at most three sentences.",
-}
 
 
 class _Solved(NamedTuple):
@@ -153,11 +147,7 @@ class Writer:
 
     def solve_question(self, order: WriteOrder, draft: Example, sample: int) -> Question:
         """Asks for one solution of a new question."""
-        text = self._asker.prompts["solve"].render(
-            question=data_block("question", question_text(draft)), form=FORMS[answer_kind(draft)]
-        )
-        purpose = Purpose("solve", order.round, order.skill.id)
-        return Question(purpose, "solve", text, SolutionReply, _usable_solution, sample=sample)
+        return solve_question(self._asker, draft, Purpose("solve", order.round, order.skill.id), sample)
 
     async def _agreeing(
         self, order: WriteOrder, draft: Example, solutions: Sequence[SolutionReply], made: Written
@@ -190,15 +180,7 @@ class Writer:
         return _Solved(example, "")
 
     def _agrees(self, candidate: Example, solution: SolutionReply) -> bool:
-        answer = StudentAnswer(
-            example_id=candidate.id,
-            adapter="teacher",
-            sampling=Sampling(max_new_tokens=1),
-            text=format_target(solution.answer, None),
-            finish_reason="stop",
-            prompt_tokens=0,
-            completion_tokens=0,
-        )
+        answer = stated_answer(candidate, solution.answer)
         return self._grader.grade([(candidate, answer)])[0].verdict is Verdict.CORRECT
 
 
@@ -271,13 +253,6 @@ def _usable_questions(row: WrittenQuestions) -> WrittenQuestions:
     if any(not q.strip() or len(q) > QUESTION_CHARS for q in row.questions):
         raise Rejected("schema", f"questions: expected texts of 1 to {QUESTION_CHARS} characters")
     return row
-
-
-def _usable_solution(row: SolutionReply) -> SolutionReply:
-    answer = " ".join(row.answer.split())
-    if not answer or not row.solution.strip():
-        raise Rejected("schema", "expected a solution and an answer that are not blank")
-    return row.model_copy(update={"answer": answer, "solution": row.solution.strip()})
 
 
 def _dropped(draft: Example, order: WriteOrder, reason: str) -> DroppedRow:

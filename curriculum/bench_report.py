@@ -11,12 +11,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from curriculum.bench_levels import BenchLevel, bench_levels
+from curriculum.bench_responses import ResponseSaving, response_saving
 from curriculum.crossed import LEVEL, Calibration, Difference, Right, calibration, difference, seed_scatter
 from curriculum.gate import answered_right
 from curriculum.records import Grade, Part, Rate, Record, SkillLabel
 from curriculum.round_records import Adapter, TrainingRow
 from curriculum.statistics import benjamini_hochberg, wilson
-from curriculum.strategies import SAID, STRATEGIES, Strategy, control_of
+from curriculum.strategies import ALWAYS, SAID, SHORTER, STRATEGIES, Strategy, control_of
 
 SCREENING_SEEDS = 2
 """With so many seeds a strategy, or fewer, a bench screens: what it finds wants confirming on other tasks."""
@@ -76,14 +78,6 @@ class BenchSkill(Part):
     p_value: float | None = Field(description="of `against`, adjusted over the skills (BH)")
 
 
-class BenchLevel(Part):
-    """One strategy on the final items of one difficulty, over its trainings."""
-
-    difficulty: int
-    items: int = Field(ge=1)
-    accuracy: float = Field(ge=0, le=1, description="mean over trainings")
-
-
 class StrategyResult(Part):
     """One strategy over its trainings."""
 
@@ -98,6 +92,11 @@ class StrategyResult(Part):
     verdict: Verdict
     skills: tuple[BenchSkill, ...]
     levels: tuple[BenchLevel, ...] = Field(default=(), description="by labelled difficulty, easiest first")
+    responses: ResponseSaving | None = Field(
+        default=None,
+        description="beside uniform, whose rows have worked solutions; of strategies with shorter targets",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class BenchReport(Record):
@@ -133,6 +132,8 @@ class BenchFacts(NamedTuple):
     config_hash: str
     budget: int
     notes: Sequence[str]
+    gold_targets: bool = True
+    """Whether uniform's rows teach worked solutions, as far as the data have them."""
 
 
 def bench_report(
@@ -178,7 +179,8 @@ def bench_report(
                 p_value=p_value,
                 verdict=_verdict(found, p_value),
                 skills=_skills(strategy, ways, own, skills),
-                levels=_levels(ways[strategy], items, labels),
+                levels=bench_levels(ways[strategy], items, labels),
+                responses=tests.responses(strategy, done) if facts.gold_targets else None,
             )
         )
     fewest = min((len(way) for way in ways.values()), default=0)
@@ -234,6 +236,16 @@ class _Tests:
         if strategy == "uniform_again":
             groups = [way, control, *self.groups(("uniform",))]
         return difference(way, control, seed_scatter(groups))
+
+    def responses(self, strategy: Strategy, done: Sequence[TrainingDone]) -> ResponseSaving | None:
+        """What a strategy of shorter targets saves; none of others."""
+        if strategy not in SHORTER or "uniform" not in self._ways:
+            return None
+        own = [t.adapter for t in done if t.strategy == strategy]
+        even = [t.adapter for t in done if t.strategy in ALWAYS]
+        way, groups = self._ways[strategy], self.groups()
+        known = min(len(way), len(groups[0])) >= LEAST_SEEDS and way.shape[1] > 1
+        return response_saving(own, even, way, groups[0], groups if known else None)
 
     def calibration(self) -> Calibration | None:
         even = [self._ways[s] for s in ("uniform", "uniform_again") if s in self._ways]
@@ -295,16 +307,6 @@ def _skills(
             p_value=p_value,
         )
         for (skill, at), p_value in zip(items.items(), adjusted, strict=True)
-    )
-
-
-def _levels(way: Right, items: Sequence[str], labels: Mapping[str, SkillLabel]) -> tuple[BenchLevel, ...]:
-    at: defaultdict[int, list[int]] = defaultdict(list)
-    for place, item in enumerate(items):
-        at[labels[item].difficulty].append(place)
-    return tuple(
-        BenchLevel(difficulty=level, items=len(places), accuracy=float(way[:, places].mean()))
-        for level, places in sorted(at.items())
     )
 
 

@@ -4,19 +4,28 @@ Takes entropies, accepted solutions and token counts; returns each example's par
 Asks nobody.
 
 Source: Goncharov et al. 2025, complexity-aware fine-tuning (arXiv 2506.21220): entropy of the first answer token, the
-lowest quarter easy, the highest hard. They train in two phases; here all parts are mixed. The random quarter is ours.
+lowest quarter easy, the highest hard. The random quarter is ours.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from curriculum.extraction import format_target
-from curriculum.method_records import Complexity, TargetChoice, TargetsReport
+from curriculum.method_records import (
+    Complexity,
+    EntropyKind,
+    SolvedExample,
+    SolvingReport,
+    TargetChoice,
+    TargetsReport,
+)
 from curriculum.records import Example, content_id
 from curriculum.round_records import TrainingRow
 
-ComplexityRule = Literal["complexity", "complexity_random"]
+ComplexityRule = Literal["complexity", "complexity_random", "answers"]
+"""The last is the paper's baseline: the answer alone for every row."""
 
 
 class Target(NamedTuple):
@@ -55,29 +64,36 @@ def choose_targets(
     entropies: Mapping[str, float],
     accepted: Mapping[str, Sequence[str]],
     tokens: Mapping[str, tuple[int, int]],
+    entropy_is: EntropyKind = "exact",
+    solved: Collection[str] = (),
 ) -> dict[str, Target]:
     """The targets of new examples, by id: of the hard part the accepted solutions, of the rest the answer alone.
 
     Args:
         examples: distinct ones.
-        parts: of each, from `split_parts`.
+        parts: of each, from `split_parts`; of none where all are taught the answer alone.
         entropies: of each; empty where chance decides.
         accepted: example id → its worked solutions that the grader finds right; those of no example may be missing.
         tokens: of each the response tokens of the short target and of the first worked one.
+        entropy_is: what the entropies are.
+        solved: examples whose accepted solution a teacher was asked for.
     """
     made = {}
     for example in examples:
-        part, solutions = parts[example.id], accepted.get(example.id, ())
+        part, solutions = parts.get(example.id), accepted.get(example.id, ())
         worked = part == "hard" and bool(solutions)
-        why = f"the {part} part by {'entropy' if entropies else 'chance'}"
+        said = "entropy" if entropy_is == "exact" else f"entropy ({entropy_is})"
+        why = f"the {part} part by {said if entropies else 'chance'}" if part else "answers alone for all"
         if part == "hard" and not worked:
             why += ", but no worked solution that the grader accepts"
         choice = TargetChoice(
             example_id=example.id,
             entropy=entropies.get(example.id),
+            entropy_is=entropy_is if entropies else None,
             part=part,
             form="solution" if worked else "answer",
             reason=why,
+            solution_from=("teacher" if example.id in solved else "example") if solutions else None,
             answer_tokens=tokens[example.id][0],
             solution_tokens=tokens[example.id][1],
         )
@@ -92,9 +108,39 @@ def targets_report(rule: ComplexityRule, choices: Iterable[TargetChoice], rows: 
     taught = [by_id[row.example_id] for row in rows if row.origin != "replay"]
     return TargetsReport(
         rule=rule,
-        rows=dict(sorted(Counter(choice.part for choice in taught).items())),
+        entropy_is=next((choice.entropy_is for choice in taught), None),
+        rows=dict(sorted(Counter(choice.part for choice in taught if choice.part).items())),
         solutions=sum(choice.form == "solution" for choice in taught),
         without=sum(choice.part == "hard" and choice.form == "answer" for choice in taught),
         tokens=sum(c.solution_tokens if c.form == "solution" else c.answer_tokens for c in taught),
         all_solutions=sum(choice.solution_tokens for choice in taught),
+    )
+
+
+def solving_report(
+    solved: Sequence[SolvedExample], choices: Sequence[TargetChoice], rows: Iterable[TrainingRow]
+) -> SolvingReport:
+    """What solving the hard part took, and an estimate of what solving all would have.
+
+    Hard questions take a teacher more tokens than others, so the estimate is likely too high.
+
+    Args:
+        solved: at least one.
+        choices: of all new examples of the round.
+        rows: its training set.
+    """
+    by_id = {choice.example_id: choice for choice in choices}
+    without = sum(choice.solution_from != "example" for choice in choices)
+    tokens = sum(one.tokens for one in solved)
+    right = [by_id[one.example_id].solution_tokens for one in solved if one.solution is not None]
+    taught = [by_id[row.example_id] for row in rows if row.origin != "replay"]
+    every = (c.solution_tokens if c.solution_from else fmean(right) for c in taught) if right else None
+    return SolvingReport(
+        asked=len(solved),
+        solved=len(right),
+        attempts=sum(one.attempts for one in solved),
+        tokens=tokens,
+        without=without,
+        all_tokens=round(tokens / len(solved) * without),
+        all_response_tokens=None if every is None else round(sum(every)),
     )

@@ -112,11 +112,12 @@ class Config(Section):
     def _has_its_roles(self) -> "Config":
         judged = [key for key, source in self._sources() if isinstance(source, FileSource) and source.grader == "judge"]
         if self.teacher.kind == "offline":
-            wanted = [f"`{key}.grader: judge`" for key in judged] + ["`plan.by: llm`"] * (self.plan.by == "llm")
+            asks = {"plan.by: llm": self.plan.by == "llm", "plan.complexity.solve": self.plan.complexity.solve}
+            wanted = [f"`{key}.grader: judge`" for key in judged] + [f"`{key}`" for key, on in asks.items() if on]
             if wanted:
                 raise ValueError(
                     f"{' and '.join(wanted)} asks a model, but the offline teacher calls nobody: set teacher.kind to "
-                    "llm with teacher.model and teacher.base_url, or choose another grader and `plan.by: rule`"
+                    "llm with teacher.model and teacher.base_url, or leave it out"
                 )
             return self
         if self.teacher.second_judge is not None and not judged:
@@ -128,7 +129,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _has_solutions(self) -> "Config":
-        if self.plan.targets != "gold" and self.without_solutions:
+        if self.plan.targets not in ("gold", "answers") and self.without_solutions:
             raise ValueError(
                 f"`plan.targets: {self.plan.targets}` teaches worked solutions, and {self.without_solutions}: set "
                 "plan.targets to gold, or give data with solutions"
@@ -138,13 +139,13 @@ class Config(Section):
     @property
     def without_solutions(self) -> str:
         """Why there can be no worked solutions that are checked, as far as the config tells; empty if there may be."""
-        written = self.teacher.kind == "llm" and self.plan.write_share > 0
+        written = self.teacher.kind == "llm" and (self.plan.write_share > 0 or self.plan.complexity.solve)
         if isinstance(self.data, GeneratorData):
             return "" if written else "generated examples have none"
         if self.data.grader == "judge":
             return "a judge would be paid to check each: it needs another data.grader"
         if self.data.columns is not None and not (self.data.columns.may_have_solutions or written):
-            return "data.columns names no column of `solutions`, and no LLM teacher writes rows"
+            return "data.columns names no column of `solutions`, and no LLM teacher writes rows or solves them"
         return ""
 
     @model_validator(mode="after")

@@ -40,6 +40,11 @@ def format_target(gold: str, solution: str | None) -> str:
     return f"{solution}\n{line}" if solution else line
 
 
+def has_solution(target: str) -> bool:
+    """Whether a taught text is a worked solution with its answer line, and not the answer line alone."""
+    return f"\n{ANSWER_MARK} " in target
+
+
 def taught_texts(example: Example) -> list[str]:
     """What a student is taught to write for an example, one text for each worked solution, in turn."""
     return [format_target(example.gold, solution) for solution in example.solutions or (None,)]

@@ -12,6 +12,9 @@ from curriculum.records import Part, Record
 Complexity = Literal["easy", "middle", "hard"]
 """Parts of a round's new examples by the student's entropy at the first token of an answer."""
 
+EntropyKind = Literal["exact", "approximate, 20 likeliest"]
+"""Whether an entropy is of the whole vocabulary, or of what a server names of it, the rest counted as one token."""
+
 
 class Demonstration(Record):
     """An example of the holdout as it is shown before a question."""
@@ -71,18 +74,67 @@ class TargetChoice(Record):
     """What decided the form of one new example's target."""
 
     example_id: str
-    entropy: float | None = Field(description="nats at the first answer token, exact; none where chance decides")
-    part: Complexity
+    entropy: float | None = Field(description="nats at the first answer token; none where chance decides")
+    entropy_is: EntropyKind | None = Field(
+        default=None,
+        description="none where there is none, and in records of versions that had the exact one only",
+        exclude_if=lambda value: value is None,
+    )
+    part: Complexity | None = Field(description="none where all have the answer alone")
     form: Literal["answer", "solution"]
     reason: str
+    solution_from: Literal["example", "teacher"] | None = Field(
+        default=None,
+        description="where its accepted worked solution is from: it came with the example, or was asked for; none "
+        "where there is none, and in records of versions that asked nobody",
+        exclude_if=lambda value: value is None,
+    )
     answer_tokens: int = Field(description="of the short target, its end of turn included")
     solution_tokens: int = Field(description="of the first worked solution; of the short target where there is none")
+
+
+class SolvedExample(Record):
+    """What a teacher made of one hard example that came without a worked solution."""
+
+    example_id: str
+    attempts: int = Field(ge=0, description="solutions asked for, one after another, until one was right")
+    answers: tuple[str, ...] = Field(description="of the replies, the right one last")
+    solution: str | None = Field(description="whose answer the grader accepts; none where none of them was right")
+    tokens: int = Field(ge=0, description="of prompts and replies, whichever training they were first bought for")
+
+
+class SolvingReport(Part):
+    """What a teacher's worked solutions of hard examples took, and what those of all would have, as estimated."""
+
+    asked: int = Field(description="examples")
+    solved: int = Field(description="with a solution that the grader accepts")
+    attempts: int
+    tokens: int = Field(description="of prompts and replies")
+    without: int = Field(description="distinct new examples that came without an accepted solution, those asked too")
+    all_tokens: int = Field(description="estimate: to solve all of them, at the mean of those asked")
+    all_response_tokens: int | None = Field(
+        description="estimate: of the new rows in one epoch, with solutions as long as the mean of those solved for "
+        "rows that have none; none where none was solved"
+    )
+
+
+class PhaseReport(Part):
+    """One phase of a training: which form of targets it taught, replayed rows among them."""
+
+    form: Literal["answer", "solution"]
+    rows: int
+    steps: int
+    first_loss: float = Field(description="mean of its first ten steps, in nats a target token")
+    last_loss: float = Field(description="mean of its last ten steps")
 
 
 class TargetsReport(Part):
     """The form of a round's new targets, and what all worked solutions would have been in tokens of one epoch."""
 
-    rule: Literal["complexity", "complexity_random"]
+    rule: Literal["complexity", "complexity_random", "answers"]
+    entropy_is: EntropyKind | None = Field(
+        default=None, description="as in `TargetChoice`", exclude_if=lambda value: value is None
+    )
     rows: dict[Complexity, int] = Field(description="new rows by part")
     solutions: int = Field(description="new rows with a worked solution")
     without: int = Field(
@@ -90,6 +142,14 @@ class TargetsReport(Part):
     )
     tokens: int = Field(description="response tokens of the new rows, one epoch")
     all_solutions: int = Field(description="what they would be with a worked solution for each row that has one")
+    solving: SolvingReport | None = Field(
+        default=None,
+        description="where a teacher was asked for worked solutions",
+        exclude_if=lambda value: value is None,
+    )
+    phases: tuple[PhaseReport, ...] = Field(
+        default=(), description="where rows were not mixed, in order", exclude_if=lambda value: not value
+    )
 
 
 class MethodsReport(Part):

@@ -54,6 +54,17 @@ class ComplexityConfig(Section):
 
     easy: float = Field(default=0.25, ge=0, le=1, description="share with the lowest entropy")
     hard: float = Field(default=0.25, gt=0, le=1, description="share with the highest: it gets worked solutions")
+    entropy: Literal["exact", "served"] = Field(
+        default="exact",
+        description="over the whole vocabulary, by the trainer; or approximately, of the 20 likeliest tokens that a "
+        "server names",
+    )
+    solve: bool = Field(
+        default=False, description="an LLM teacher solves hard examples that have no solution the grader accepts"
+    )
+    order: Literal["mixed", "two_phase"] = Field(
+        default="mixed", description="two_phase: all rows with answers alone first, then all with worked solutions"
+    )
 
     @model_validator(mode="after")
     def _fit(self) -> "ComplexityConfig":
@@ -94,16 +105,26 @@ class PlanConfig(Section):
     patience: int = Field(default=3, ge=1, description="rollbacks in a row that stop the run")
     target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
     mastery: MasteryConfig = MasteryConfig()
-    targets: Literal["gold", "complexity", "complexity_random"] = Field(
+    targets: Literal["gold", "answers", "complexity", "complexity_random"] = Field(
         default="gold",
-        description="what new rows teach: the worked solution, where there is one, and the answer; or the answer alone "
-        "but for the examples that this student is least sure of (or, as a control, for random ones)",
+        description="what new rows teach: the worked solution, where there is one, and the answer; or the answer "
+        "alone; or that but for the examples that this student is least sure of (or, as a control, for random ones)",
     )
     complexity: ComplexityConfig = ComplexityConfig()
     by: Literal["rule", "llm"] = Field(
         default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
     )
     approve: bool = Field(default=False, description="wait for a person after each plan", json_schema_extra=OPERATIONAL)
+
+    @property
+    def two_phase(self) -> bool:
+        """Whether rows with answers alone are taught before those with worked solutions."""
+        return self.targets in ("complexity", "complexity_random") and self.complexity.order == "two_phase"
+
+    @property
+    def solves(self) -> bool:
+        """Whether a teacher is asked for worked solutions of hard examples."""
+        return self.targets in ("complexity", "complexity_random") and self.complexity.solve
 
     @property
     def floor_rows(self) -> int:

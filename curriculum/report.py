@@ -149,8 +149,11 @@ class TrainingReport(Part):
     steps: int
     losses: tuple[float, ...] = Field(description="one an optimizer step, in nats a target token")
     gradient_norms: tuple[float, ...] = Field(default=(), description="one an optimizer step, before clipping")
+    phase_steps: tuple[int, ...] = Field(
+        default=(), description="steps of each phase, where there are two", exclude_if=lambda value: not value
+    )
     first_loss: float | None = Field(default=None, description="mean of the first ten steps")
-    last_loss: float | None = Field(default=None, description="mean of the last ten steps")
+    last_loss: float | None = Field(default=None, description="mean of the last ten steps, of the last phase")
     divergence_margin: float | None = Field(
         default=None,
         description="nats a token by which the loss, smoothed over ten steps, stayed below what stops a training",

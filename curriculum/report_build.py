@@ -84,6 +84,7 @@ class RoundRecords(NamedTuple):
     dropped: Sequence[DroppedRow] = ()
     adapter: Adapter | None = None
     losses: Sequence[float] = ()
+    phase_steps: Sequence[int] = ()
     gradient_norms: Sequence[float] = ()
     max_grad_norm: float | None = None
     methods: MethodsReport | None = None
@@ -218,7 +219,13 @@ def _dropped(rows: Sequence[DroppedRow]) -> tuple[DroppedCount, ...]:
 
 def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
     losses, norms = records.losses, records.gradient_norms
-    margins = (divergence_margin(losses[:step]) for step in range(1, len(losses) + 1))
+    phases = records.phase_steps or (len(losses),)
+    begins = [sum(phases[:at]) for at in range(len(phases))]
+    margins = (
+        divergence_margin(losses[begin:end])
+        for begin, steps in zip(begins, phases, strict=True)
+        for end in range(begin + 1, begin + steps + 1)
+    )
     limit = records.max_grad_norm
     return TrainingReport(
         rows=adapter.rows,
@@ -228,8 +235,9 @@ def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
         steps=adapter.steps,
         losses=tuple(losses),
         gradient_norms=tuple(norms),
-        first_loss=first_loss(losses) if losses else None,
-        last_loss=last_loss(losses) if losses else None,
+        phase_steps=tuple(records.phase_steps),
+        first_loss=first_loss(losses[: phases[0]]) if losses else None,
+        last_loss=last_loss(losses[begins[-1] :]) if losses else None,
         divergence_margin=min(margins, default=None),
         clipped_steps=None if limit is None or not norms else sum(norm > limit for norm in norms),
     )

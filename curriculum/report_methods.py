@@ -56,15 +56,49 @@ def _overhead(round_: int, timings: Timings) -> str:
 
 
 def _targets(made: TargetsReport) -> str:
-    how = "entropy of the first answer token, exact" if made.rule == "complexity" else "chance, the control of entropy"
+    saved = f"{percent(1 - made.tokens / made.all_solutions)} saved" if made.all_solutions else "nothing to save"
+    tokens = f"Response tokens an epoch: {made.tokens}, with all worked solutions {made.all_solutions}: {saved}"
+    if made.rule == "answers":
+        return f"New rows teach the answer alone. {tokens}."
+    how = f"entropy of the first answer token, {made.entropy_is or 'exact'}"
+    if made.rule == "complexity_random":
+        how = "chance, the control of entropy"
     parts = ", ".join(f"{made.rows.get(part, 0)} {part}" for part in ("easy", "middle", "hard"))
     without = f" ({made.without} hard ones have none that the grader accepts)" if made.without else ""
-    saved = f"{percent(1 - made.tokens / made.all_solutions)} saved" if made.all_solutions else "nothing to save"
     return (
-        f"Form of the new rows' targets by {how}: {parts}; {made.solutions} with a worked solution{without}. Response "
-        f"tokens an epoch: {made.tokens}, with all worked solutions {made.all_solutions}: {saved} (the paper: 81 %, "
-        "theirs, at equal accuracy)."
+        f"Form of the new rows' targets by {how}: {parts}; {made.solutions} with a worked solution{without}. {tokens} "
+        f"(the paper: 81 %, theirs, at equal accuracy). {_solving(made)}{_phases(made)}"
     )
+
+
+def _solving(made: TargetsReport) -> str:
+    """What a teacher's solutions cost, and what those of all rows would have."""
+    of = made.solving
+    if of is None:
+        return "Teacher tokens for worked solutions of pool questions: none spent."
+    saved = f", {percent(1 - of.tokens / of.all_tokens)} saved" if of.all_tokens else ""
+    responses = ""
+    if of.all_response_tokens:
+        part = percent(1 - made.tokens / of.all_response_tokens)
+        responses = f"; the response tokens would be about {of.all_response_tokens} an epoch, {part} saved"
+    return (
+        f"A teacher solved {of.solved} of {of.asked} hard questions that came without a solution, each checked by the "
+        f"grader, in {of.attempts} attempts and {of.tokens} teacher tokens. To solve all {of.without} new questions "
+        f"without one would have taken about {of.all_tokens}{saved} (estimates by the mean of these; hard questions "
+        f"take more than others){responses}."
+    )
+
+
+def _phases(made: TargetsReport) -> str:
+    """Which form was taught when, and how its loss went."""
+    if not made.phases:
+        return ""
+    names = {"answer": "answers alone", "solution": "worked solutions"}
+    told = [
+        f"{p.rows} rows with {names[p.form]} ({p.steps} steps, loss {p.first_loss:.2f} → {p.last_loss:.2f})"
+        for p in made.phases
+    ]
+    return f" Taught in two phases, replayed rows among them: {', then '.join(told)}."
 
 
 def _dft(made: MethodsReport) -> str:

@@ -215,6 +215,8 @@ def health_words(training: TrainingReport) -> str:
         f"Loss {training.first_loss:.2f} → {training.last_loss:.2f} nats a token (means of the first and the last "
         f"{SMOOTHED_STEPS} steps), at worst {training.divergence_margin:.2f} nats from where a training is stopped"
     )
+    if training.phase_steps:
+        words += "; in two phases of different targets, so this is no fall of one loss"
     if training.clipped_steps is not None:
         norms = sorted(training.gradient_norms)
         words += (

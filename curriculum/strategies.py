@@ -44,6 +44,7 @@ Strategy = Literal[
     "ica",
     "complexity",
     "complexity_random",
+    "answers",
     "dft",
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -68,6 +69,7 @@ SAID: Mapping[Strategy, str] = {
     "ica": "uniform rows, weighed by in-context approximation; its holdout is no row of it",
     "complexity": "uniform rows, worked solutions for the hardest part only, by entropy; answers for the rest",
     "complexity_random": "uniform rows, worked solutions for a random part as large: the control of complexity",
+    "answers": "uniform rows, the answer alone for every one: what worked solutions are worth at all",
     "dft": "uniform rows, the loss of each token weighed by its own probability",
 }
 RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_sel": "embed_sel"}
@@ -75,10 +77,14 @@ RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_s
 HARD_SHARE = Fraction(1, 3)
 """Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
 MATH the hard ones, as STAT's baseline MATH-Hard has it."""
-LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "dft")
+LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "answers", "dft")
 """Uniform rows with one layer on top of the choice: of weights, of the form of targets, or of the loss."""
-SHORTER = Fraction(2)
-"""Times as many rows are planned where most targets are answers alone, and so far shorter than those of the pool."""
+SHORTER: Mapping[Strategy, Fraction] = {
+    "complexity": Fraction(2),
+    "complexity_random": Fraction(2),
+    "answers": Fraction(4),
+}
+"""Layers whose targets are shorter than those of the pool: so many times as many rows are planned."""
 SPARE = Fraction(11, 10)
 """Rows are planned for so many times the tokens, and cut: written rows may be shorter than those of the pool."""
 
@@ -125,7 +131,7 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
 def layer_config(config: Config, strategy: Strategy) -> Config:
     """The config that a strategy's rows are built and trained with: the bench's, but for a strategy that is a layer."""
     training: dict[str, Any] = {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
-    targets = {"targets": strategy} if strategy in ("complexity", "complexity_random") else {}
+    targets = {"targets": strategy} if strategy in SHORTER else {}
     if not training and not targets:
         return config
     return config.model_copy(
@@ -275,7 +281,7 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     first = planned(config)
     if first.action == "stop" or not lengths.of_plan(first):
         raise UserError(f"strategy {strategy}: expected skills to teach, got a plan to stop: {first.stop_reason}")
-    spare = SPARE * (SHORTER if strategy in ("complexity", "complexity_random") else 1)
+    spare = SPARE * SHORTER.get(strategy, 1)
     rows = ceil(spare * config.plan.rows_per_round * of.budget / lengths.of_plan(first))
     wider = config.model_copy(update={"plan": config.plan.model_copy(update={"rows_per_round": rows})})
     own_seed = int(content_id([of.config.seed, "bench", strategy, seed], 8), 16)

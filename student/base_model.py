@@ -82,6 +82,16 @@ def linear_sizes(folder: Path) -> list[tuple[int, int]]:
     return sizes
 
 
+def served_folder() -> Path:
+    """A new folder for files that a server reads, under this process's id; what a kill left of others is removed."""
+    parent = cache_folder() / "served"
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.iterdir():
+        if not Path(f"/proc/{left.name.split('-')[0]}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+
+
 def cache_folder() -> Path:
     """Where converted models are kept for this user."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage"

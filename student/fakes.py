@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curriculum.extraction import has_solution
 from curriculum.in_context import ica_scores, ica_weights
 from curriculum.neighbours import Vectors
 from curriculum.records import Example, Sampling, StudentAnswer, content_id
@@ -133,10 +134,10 @@ class FakeStudent:
         return scores
 
     def first_token_entropies(
-        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path, exact: bool = True
     ) -> list[float]:
-        """A nat for each ten characters of the question."""
-        return [len(prompt.messages[-1].content) / 10 for prompt, _ in rows]
+        """A nat for each ten characters of the question; the approximation is lower."""
+        return [len(prompt.messages[-1].content) / (10 if exact else 11) for prompt, _ in rows]
 
     def serving(self) -> None:
         """Nothing: there is no server."""
@@ -164,15 +165,17 @@ class FakeStudent:
             for prompt, row in zip(prompts, rows, strict=True)
         ]
         encoded = list(self.encode(taught, False, log))
+        phases = {has_solution(row.target) for row in rows} if settings.two_phase else {False}
         return TrainingResult(
-            steps=1,
+            steps=len(phases),
             training_tokens=sum(e.prompt_tokens + e.target_tokens for e in encoded),
             target_tokens=sum(e.target_tokens for e in encoded),
-            losses=(1.0,),
+            losses=(1.0,) * len(phases),
             dropped=(),
-            gradient_norms=(0.5,),
+            gradient_norms=(0.5,) * len(phases),
             weighed=_weighed(rows, settings),
             probabilities=(0.5,) if settings.training is not None and any(map(settings.training.has_dft, rows)) else (),
+            phase_steps=(1, 1) if len(phases) > 1 else (),
         )
 
 

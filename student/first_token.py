@@ -1,10 +1,10 @@
-"""How unsure a student is of an answer: the exact entropy at its first token, over the whole vocabulary.
+"""How unsure a student is of an answer: the entropy at its first token, exact or of the likeliest tokens.
 
 A worker's job: one forward pass over each prompt, and the beginning of an answer, with no label in it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ from curriculum.records import Message
 from student.chat_format import EncodedRow, encode_row, pad_id, pad_right
 from student.engine_worker import EncodedPrompt, partition
 from student.loading import load_student
+from student.signals import TOP, top_entropy
 from student.subprocess_job import Event
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def entropies(job: Event) -> Iterator[Event]:
 
     Args:
         job: `base`, `adapter`, `dtype`, `threads`, `batch_size`, `prompts` (each `id`, `messages`, and `target`: the
-            answer line).
+            answer line), and `exact`: over the whole vocabulary, or as a server would have it (`signals.top_entropy`).
 
     Raises:
         UserError: an entropy is no number.
@@ -39,10 +40,7 @@ def entropies(job: Event) -> Iterator[Event]:
     Source: Goncharov et al. 2025 (arXiv 2506.21220): h = −Σ p·ln p of the first answer token.
     """
     model, tokenizer = load_student(job)
-    prompts = []
-    for prompt in job["prompts"]:
-        row = encode_row(tokenizer, [Message.model_validate(m) for m in prompt["messages"]], prompt["target"])
-        prompts.append(EncodedPrompt(prompt["id"], row.input_ids[: answer_begin(tokenizer, row)]))
+    prompts = begun_answers(tokenizer, job["prompts"])
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     for batch in partition(prompts, job["batch_size"]):
         ids, mask = pad_right([p.input_ids for p in batch], pad_id(tokenizer))
@@ -55,13 +53,29 @@ def entropies(job: Event) -> Iterator[Event]:
                 ).logits
         finally:
             hook.remove()
-        for prompt, value in zip(batch, entropy(logits).tolist(), strict=True):
+        for prompt, made in zip(batch, (entropy if job["exact"] else likeliest_entropy)(logits), strict=True):
+            value = float(made)
             if math.isnan(value):
                 raise UserError(
                     f"expected an entropy of {prompt.id}, got no number: the student's logits overflow. Set "
                     "student.dtype to float32, or take another adapter or base"
                 )
             yield {"id": prompt.id, "entropy": value}
+
+
+def begun_answers(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Event]) -> list[EncodedPrompt]:
+    """Prompts (`id`, `messages`, `target`) as tokens up to where the answer's first token is to come."""
+    made = []
+    for prompt in prompts:
+        row = encode_row(tokenizer, [Message.model_validate(m) for m in prompt["messages"]], prompt["target"])
+        made.append(EncodedPrompt(prompt["id"], row.input_ids[: answer_begin(tokenizer, row)]))
+    return made
+
+
+def likeliest_entropy(logits: "Tensor") -> list[float]:
+    """What `signals.top_entropy` makes of the 20 likeliest tokens of each row of logits, in nats."""
+    shares = torch.log_softmax(logits.double(), -1)
+    return [top_entropy(row) for row in shares.topk(min(TOP, logits.shape[-1])).values.tolist()]
 
 
 def entropy(logits: "Tensor") -> "Tensor":

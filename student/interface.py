@@ -53,6 +53,8 @@ class TrainingSettings(NamedTuple):
     """The config's section, where it is not the one the student was made with."""
     shots: Mapping[str, Shots] | None = None
     """By row id, where rows are weighed by in-context approximation."""
+    two_phase: bool = False
+    """Whether rows with answers alone are taught first, and then those with worked solutions."""
 
 
 class Target(NamedTuple):
@@ -115,6 +117,8 @@ class TrainingResult(NamedTuple):
     """What that took."""
     probabilities: tuple[float, ...] = ()
     """Mean probability of the targets taught by DFT, one for each step that has any."""
+    phase_steps: tuple[int, ...] = ()
+    """Optimizer steps of each phase, where there are two."""
 
 
 class Piece(NamedTuple):
@@ -219,14 +223,15 @@ class Student(Protocol):
         ...
 
     def first_token_entropies(
-        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path, exact: bool = True
     ) -> list[float]:
-        """How unsure an adapter is of each answer: the exact entropy at its first token, in nats, in the order given.
+        """How unsure an adapter is of each answer: the entropy at its first token, in nats, in the order given.
 
         Args:
             rows: prompts with their answer lines, of which only the shape is used.
             adapter: the base or a trained one.
             log: file the log goes to.
+            exact: over the whole vocabulary; or else of the 20 likeliest tokens, by the server where there is one.
         """
         ...
 

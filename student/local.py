@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from curriculum.errors import OutOfMemory, TrainingError, UserError
+from curriculum.extraction import has_solution
 from curriculum.neighbours import Vectors
 from curriculum.records import Sampling, StudentAnswer
 from curriculum.round_records import TrainingRow
@@ -175,7 +176,7 @@ class LocalStudent:
         return scores
 
     def first_token_entropies(
-        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path, exact: bool = True
     ) -> list[float]:
         """The entropy of each answer's first token; see `student.first_token`.
 
@@ -191,6 +192,7 @@ class LocalStudent:
                 {"id": at, "messages": [m.model_dump() for m in p.messages], "target": target}
                 for at, (p, target) in enumerate(rows)
             ],
+            "exact": exact,
         }
         found = {event["id"]: event["entropy"] for event in self._inferred(job, log, "measuring entropies")}
         return [found[at] for at in range(len(rows))]
@@ -229,7 +231,12 @@ class LocalStudent:
         )
         job = self._job("train" if training.processes == 1 else "train_parallel") | {
             "base_name": self.base_name,
-            "rows": [self._row(row) | {"dft": training.has_dft(row)} | _shots(settings.shots, row) for row in rows],
+            "rows": [
+                self._row(row)
+                | {"dft": training.has_dft(row), "phase": int(settings.two_phase and has_solution(row.target))}
+                | _shots(settings.shots, row)
+                for row in rows
+            ],
             "training": training.model_dump(),
             "seed": settings.seed,
             "steps": settings.steps,
@@ -266,6 +273,7 @@ class LocalStudent:
             weighed=tuple(weighed),
             scoring_seconds=scoring_seconds,
             probabilities=tuple(result["probabilities"]),
+            phase_steps=tuple(result["phase_steps"]),
         )
 
     def close(self) -> None:

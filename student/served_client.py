@@ -97,6 +97,18 @@ class Client:
                 raise StudentError(f"{self.model}: the server answered another prompt than the one it was sent")
         return [_completion(choice, set(stops), signals) for choice in sorted(reply.choices, key=lambda c: c.index)]
 
+    def next_log_probabilities(self, prompt: Sequence[int]) -> list[float]:
+        """Log-probabilities in nats of the likeliest tokens after a prompt, at most `TOP`, the likeliest first.
+
+        Raises:
+            openai.OpenAIError: the request failed, after retries.
+        """
+        body = _own_fields(prompt, ()) | {"ignore_eos": True}
+        reply = self._next().completions.create(
+            model=self.model, prompt="", max_tokens=1, temperature=0.0, top_p=1.0, n=1, logprobs=TOP, extra_body=body
+        )
+        return _likeliest(reply.choices[0])
+
     def prompt_log_probabilities(self, prompt: Sequence[int]) -> list[float]:
         """Log-probability in nats of each token of a prompt but the first, computed without the prefix cache."""
         body = _own_fields(prompt, ()) | {"prompt_logprobs": 0}
@@ -182,8 +194,10 @@ def _completion(choice: Any, stops: set[int], signals: bool) -> Completion:
     if not signals:
         return Completion(tokens, stopped, None, None)
     spoke = bool(tokens) and tokens[0] not in stops
-    first = choice.logprobs.top_logprobs[0] if spoke else {}
-    likeliest = sorted(first.values(), reverse=True)[:TOP]
-    return Completion(
-        tokens, stopped, math.fsum(choice.logprobs.token_logprobs), top_entropy(likeliest) if spoke else None
-    )
+    entropy = top_entropy(_likeliest(choice)) if spoke else None
+    return Completion(tokens, stopped, math.fsum(choice.logprobs.token_logprobs), entropy)
+
+
+def _likeliest(choice: Any) -> list[float]:
+    """Log-probabilities of what its first token might have been."""
+    return sorted(choice.logprobs.top_logprobs[0].values(), reverse=True)[:TOP]

@@ -22,8 +22,10 @@ from curriculum.records import Message, Sampling
 from student.base_model import file_sha256
 from student.canary import CANDIDATES, choose_prompts, judge
 from student.chat_format import encode_prompt, stop_ids
+from student.first_token import begun_answers
 from student.loading import load_base, native_dtype
 from student.served_client import Client, Completion
+from student.signals import top_entropy
 from student.subprocess_job import Event, sample_ids, serve
 from student.vllm_server import is_healthy
 
@@ -176,6 +178,36 @@ def ask(job: Event) -> Iterator[Event]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def first_tokens(job: Event) -> Iterator[Event]:
+    """Asks the server how unsure it is of the first token of each answer: `id`, and `entropy` in nats.
+
+    The prompt is that of `first_token.entropies`; what is left out is all but the 20 likeliest tokens.
+
+    Args:
+        job: `base`, `urls`, `key`, `model`, `prompts` (`id`, `messages`, `target`), `concurrency`.
+
+    Raises:
+        StudentError: a request failed, after retries: each entropy is needed.
+    """
+    prompts = begun_answers(_tokenizer(job), job["prompts"])
+    client = _client(job)
+    with ThreadPoolExecutor(max_workers=job["concurrency"]) as pool:
+        futures = [pool.submit(client.next_log_probabilities, prompt.input_ids) for prompt in prompts]
+        try:
+            for prompt, future in zip(prompts, futures, strict=True):
+                yield {"id": prompt.id, "entropy": top_entropy(future.result())}
+        except AuthenticationError:
+            raise _unknown_key(job) from None
+        except OpenAIError as error:
+            raise StudentError(f"{job['model']}: expected the likeliest tokens, got {_reason(error)}") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _unknown_key(job: Event) -> UserError:
+    return UserError(f"{job['urls']}: expected a key the server knows in VLLM_API_KEY, got another or none")
+
+
 def _events(
     future: "Future[list[Completion]]", job: Event, count: int, stops: list[int], tokenizer: Any
 ) -> list[Event]:
@@ -183,9 +215,7 @@ def _events(
     try:
         completions = future.result()
     except AuthenticationError:
-        raise UserError(
-            f"{job['urls']}: expected a key the server knows in VLLM_API_KEY, got another or none"
-        ) from None
+        raise _unknown_key(job) from None
     except OpenAIError as error:
         if isinstance(error, APIConnectionError | InternalServerError):
             gone = [url for url in job["urls"] if not is_healthy(url)]
@@ -232,7 +262,7 @@ def _client(job: Event) -> Client:
 
 def work(job: Event) -> Iterator[Event]:
     """Does a job: `do` says which."""
-    return {f.__name__: f for f in (ask, check_served, describe, load_adapter, merge)}[job["do"]](job)
+    return {f.__name__: f for f in (ask, check_served, describe, first_tokens, load_adapter, merge)}[job["do"]](job)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from student.lora import (
     token_losses,
     weighted_loss,
 )
+from student.phases import clock, places_of_phases, share_steps
 from student.subprocess_job import Event, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -51,10 +52,16 @@ class TrainingData(NamedTuple):
     """Whether each gets the loss DFT; none does where this is empty."""
     shown: Sequence[Shown] = ()
     """Each after demonstrations, where rows are weighed."""
+    phases: Sequence[int] = ()
+    """Which phase teaches each, from 0; all are of one where this is empty."""
 
     def epoch(self, number: int) -> list[EncodedRow]:
         """The rows as an epoch teaches them; epochs count from 0."""
         return [turns[number % len(turns)] for turns in self.rows]
+
+    def phase(self, place: int) -> int:
+        """Which phase teaches the row at a place."""
+        return self.phases[place] if self.phases else 0
 
 
 def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
@@ -99,7 +106,9 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
             f"{job['folder']}: expected to write the adapter, got: {error}. Free some space or mend the folder's "
             "rights, then go on with: tutelage resume RUN"
         ) from None
-    taught = [row for members, _ in seeded_batches(data, training, job["seed"], job["steps"]) for row in members]
+    batches = seeded_batches(data, training, job["seed"], job["steps"])
+    taught = [row for members, _ in batches for row in members]
+    told = [steps for at, steps in clock([data.phase(places[0]) for _, places in batches]) if at == 0]
     yield {
         "steps": len(losses),
         "training_tokens": sum(len(row.input_ids) for row in taught),
@@ -107,6 +116,7 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
         "losses": losses,
         "gradient_norms": gradient_norms,
         "probabilities": probabilities,
+        "phase_steps": told if len(told) > 1 else [],
         "dropped": data.dropped,
     }
 
@@ -114,8 +124,8 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
 def encode_rows(
     tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Event], max_length: int, longest_shown: int | None = None
 ) -> TrainingData:
-    """Rows (`id`, `messages`, `targets`, `weight`, and what their loss is made of: `dft`, `nearest`, `random`) as token
-    ids; a row is dropped when none of its targets fits.
+    """Rows (`id`, `messages`, `targets`, `weight`, `phase`, and what their loss is made of: `dft`, `nearest`, `random`)
+    as token ids; a row is dropped when none of its targets fits.
 
     Args:
         tokenizer: of the base.
@@ -123,7 +133,7 @@ def encode_rows(
         max_length: most tokens of a row.
         longest_shown: most tokens of a row with its demonstrations; with less, fewer of them are shown.
     """
-    kept, weights, dft, shown, dropped = [], [], [], [], []
+    kept, weights, dft, shown, phases, dropped = [], [], [], [], [], []
     for row in rows:
         messages = [Message.model_validate(m) for m in row["messages"]]
         encoded = [(encode_row(tokenizer, messages, target), target) for target in row["targets"]]
@@ -134,24 +144,33 @@ def encode_rows(
         kept.append(tuple(turn for turn, _ in fitting))
         weights.append(row["weight"])
         dft.append(row.get("dft", False))
+        phases.append(row.get("phase", 0))
         if row.get("nearest") is not None:
             shown.append(encode_shown(tokenizer, row, fitting[0][1], longest_shown or TIMES_MAX_LENGTH * max_length))
     if not kept:
         raise TrainingError(f"expected rows of at most training.max_length ({max_length}) tokens, got none")
-    return TrainingData(kept, weights, dropped, dft, shown)
+    return TrainingData(kept, weights, dropped, dft, shown, phases)
 
 
 def seeded_batches(
     data: TrainingData, training: TrainingConfig, seed: int, steps: int | None = None
 ) -> list[tuple[list[EncodedRow], list[int]]]:
-    """The batches of all epochs, each with its rows' places in the data; see `TrainingSettings.steps`."""
+    """The batches of all epochs, each with its rows' places in the data; see `TrainingSettings.steps`.
+
+    Each phase has all its epochs before the next one begins, and of given steps its share.
+    """
     generator = random.Random(seed)
-    batches = []
-    for number in range(training.epochs):
-        rows = data.epoch(number)
-        drawn = draw_batches([len(row.input_ids) for row in rows], training.batch_tokens, generator)
-        batches += [([rows[i] for i in batch], batch) for batch in drawn]
-    return batches if steps is None else list(islice(cycle(batches), steps))
+    parts = []
+    for places in places_of_phases(data.phases, len(data.rows)):
+        batches = []
+        for number in range(training.epochs):
+            rows = data.epoch(number)
+            lengths = [len(rows[at].input_ids) for at in places]
+            drawn = [[places[i] for i in batch] for batch in draw_batches(lengths, training.batch_tokens, generator)]
+            batches += [([rows[at] for at in batch], batch) for batch in drawn]
+        parts.append(batches)
+    counts = share_steps([len(batches) for batches in parts], steps)
+    return [batch for batches, count in zip(parts, counts, strict=True) for batch in islice(cycle(batches), count)]
 
 
 def fit(
@@ -172,6 +191,9 @@ def fit(
     with rows of the loss DFT tell the mean `probability` of these rows' targets; it is none in others.
     The optimizer is made here, unless the caller wants to look into it.
 
+    A phase trains as if it were a training of its own that goes on from the weights before it: the learning rate warms
+    up and decays anew, and the optimizer remembers no earlier gradient.
+
     Every one of `ranks` processes draws the same batches; of the rows of each, which are in order of length, one takes
     every `ranks`-th.
     """
@@ -180,11 +202,15 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = optimizer or adam(model, training)
     batches = seeded_batches(data, training, seed, steps)
+    clocked = clock([data.phase(places[0]) for _, places in batches])
     losses: list[float] = []
     weights = [[data.weights[at] for at in places] for _, places in batches]
     scored_at = refresh_steps(len(batches), training.ica.refresh) if data.shown else []
     model.train()
-    for step, (members, places) in enumerate(batches):
+    for step, ((members, places), (at_step, of_steps)) in enumerate(zip(batches, clocked, strict=True)):
+        if step and at_step == 0:
+            losses.clear()
+            optimizer.state.clear()
         if step in scored_at:
             since = time.monotonic()
             alone = [turns[0] for turns in data.rows]
@@ -201,7 +227,7 @@ def fit(
             own = collate(members[mine], weights[step][mine], pad)
             dft = torch.tensor([data.dft[at] for at in places[mine]]) if any(data.dft) else None
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * learning_rate_factor(step, len(batches), training.warmup_share)
+            group["lr"] = training.learning_rate * learning_rate_factor(at_step, of_steps, training.warmup_share)
         done = _step(model, own, dft, tokens, parameters, optimizer, training.max_grad_norm)
         losses.append(done["loss"])
         stop_if_diverged(losses)

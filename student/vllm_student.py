@@ -7,7 +7,6 @@ adapter the server's text and weights are compared with the trainer's (`student.
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ from curriculum.round_records import TrainingRow
 from curriculum.serving_records import Canary, Serving
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
-from student.base_model import cache_folder, file_sha256
+from student.base_model import file_sha256, served_folder
 from student.blanks import blank_answers, prompt_events
 from student.canary import require_same
 from student.interface import (
@@ -119,19 +118,17 @@ class VllmStudent:
         blanks = blank_answers(prompts, adapter, sampling, samples)
         if blanks.keys() <= finished:
             return
-        events = prompt_events(blanks)
+        job: Event = {"do": "ask", "finished": sorted(finished), "signals": samples is not None}
+        for event in self._asked(adapter, prompt_events(blanks), job | {"sampling": sampling.model_dump()}, log):
+            blank, _ = blanks[event.pop("id")]
+            yield StudentAnswer.model_validate(blank.model_dump() | event)
+
+    def _asked(self, adapter: AdapterFiles, prompts: list[Event], job: Event, log: Path) -> Iterator[Event]:
+        """What the worker says that asks a server with this adapter; why the server is gone where it is."""
         try:
-            self._serve(adapter, events, log)
-            job = self._connection() | {
-                "prompts": events,
-                "sampling": sampling.model_dump(),
-                "finished": sorted(finished),
-                "concurrency": self._config.vllm.concurrency,
-                "signals": samples is not None,
-            }
-            for event in self._worker.run(job | {"do": "ask"}, log):
-                blank, _ = blanks[event.pop("id")]
-                yield StudentAnswer.model_validate(blank.model_dump() | event)
+            self._serve(adapter, prompts, log)
+            asked = {"prompts": prompts, "concurrency": self._config.vllm.concurrency}
+            yield from self._worker.run(self._connection() | asked | job, log)
         except StudentError as error:
             server, self._server = self._server, None
             self._forget()
@@ -183,11 +180,18 @@ class VllmStudent:
         self._local.close()
 
     def first_token_entropies(
-        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path
+        self, rows: Sequence[tuple[Prompt, str]], adapter: AdapterFiles, log: Path, exact: bool = True
     ) -> list[float]:
-        """As `LocalStudent` does, exactly: a server names the likeliest tokens only."""
-        self._free_memory()
-        return self._local.first_token_entropies(rows, adapter, log)
+        """As `LocalStudent` does where they are to be exact: a server names the likeliest tokens only."""
+        if exact:
+            self._free_memory()
+            return self._local.first_token_entropies(rows, adapter, log)
+        prompts = [
+            {"id": at, "messages": [m.model_dump() for m in prompt.messages], "target": target}
+            for at, (prompt, target) in enumerate(rows)
+        ]
+        asked = self._asked(adapter, prompts, {"do": "first_tokens"}, log)
+        return [event["entropy"] for event in sorted(asked, key=lambda event: event["id"])]
 
     def _free_memory(self) -> None:
         if self._server is not None and self._server.can_sleep and self._server.is_alive():
@@ -304,12 +308,7 @@ class VllmStudent:
     def _new_folder(self) -> Path:
         """A folder for files that a server reads; it goes when they are served no more."""
         self._forget()
-        parent = cache_folder() / "served"
-        parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.iterdir():
-            if not Path(f"/proc/{left.name.split('-')[0]}").exists():  # a kill left it there
-                shutil.rmtree(left, ignore_errors=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        self._folder = served_folder()
         return self._folder
 
     def _forget(self) -> None:

@@ -6,6 +6,7 @@ requests are under way).
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import ThreadingUnixStreamServer
 
 ANSWER = [5, 6, 2]
+LIKELIEST = {"token_id:7": math.log(0.25), "token_id:5": math.log(0.5)}
 
 
 def say(value: object) -> None:
@@ -44,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
                 "index": 0, "text": "", "finish_reason": "stop", "logprobs": None,
                 "token_ids": ANSWER, "prompt_token_ids": body["prompt"],
             }  # fmt: skip
+            if body.get("logprobs"):
+                choice["logprobs"] = {"token_logprobs": [-1.0], "top_logprobs": [LIKELIEST], "tokens": ["token_id:5"]}
             self.reply(200, {"id": "x", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]})
 
     def reply(self, status: int, value: object) -> None:

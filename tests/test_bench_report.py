@@ -12,7 +12,7 @@ from samples import grade
 
 from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench_report
 from curriculum.bench_views import plot, render_html, render_markdown, render_terminal
-from curriculum.bench_words import headline
+from curriculum.bench_words import difference_words, headline, response_words
 from curriculum.records import Grade, SkillLabel, Verdict
 from curriculum.round_records import Adapter, TrainingRow
 from curriculum.strategies import Strategy
@@ -30,7 +30,7 @@ def grades(adapter: str, right: Sequence[bool], failed: int = -1) -> list[Grade]
 
 
 def training(
-    strategy: Strategy, seed: int, rate: float, failed: int = -1, rows: tuple[int, int] = (6, 6)
+    strategy: Strategy, seed: int, rate: float, failed: int = -1, rows: tuple[int, int] = (6, 6), response: int = 100
 ) -> TrainingDone:
     """Right in each item with a chance; the items' own difficulty is the same for all."""
     generator = np.random.default_rng([seed, len(strategy), *map(ord, strategy)])
@@ -45,7 +45,7 @@ def training(
         training_set_hash="0",
         rows=sum(rows),
         training_tokens=1000 + seed,
-        target_tokens=100,
+        target_tokens=response,
         steps=5,
         first_loss=2.0,
         last_loss=1.0,
@@ -210,3 +210,60 @@ def shown(of: BenchReport) -> str:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render_terminal(of))
     return console.export_text()
+
+
+# Response tokens
+
+
+def shorter(seeds: int = 3) -> BenchReport:
+    """Complexity takes 60 of 100 response tokens on twice the rows; its control gets more right."""
+    arms: list[tuple[Strategy, float, int, tuple[int, int]]] = [
+        ("uniform", 0.4, 110, (6, 6)), ("uniform_again", 0.4, 90, (6, 6)), ("complexity", 0.4, 60, (12, 12)),
+        ("complexity_random", 0.8, 120, (12, 12)), ("answers", 0.1, 12, (18, 18)), ("dft", 0.4, 100, (6, 6)),
+    ]  # fmt: skip
+    return report([training(s, n, p, rows=r, response=k) for s, p, k, r in arms for n in range(1, seeds + 1)])
+
+
+def test_savings_are_against_uniform_whatever_a_strategy_is_compared_with() -> None:
+    found = {s.strategy: s for s in shorter().strategies}
+    assert {name for name, s in found.items() if s.responses} == {"complexity", "complexity_random", "answers"}
+    of = found["complexity"].responses
+    assert found["complexity"].control == "complexity_random" and of is not None and of.against is not None
+    assert (of.tokens, of.uniform_tokens, of.saved) == (60, 100, pytest.approx(0.4))
+    assert (of.rows, of.uniform_rows, of.row_saved) == (24, 12, pytest.approx(0.7))
+    even = (found["uniform"].accuracy + found["uniform_again"].accuracy) / 2
+    assert of.gain == pytest.approx(found["complexity"].accuracy - even) == pytest.approx(of.against.difference)
+    assert of.against.low is not None and of.against.low < 0 < (of.against.high or 0)
+    random = found["complexity_random"]
+    assert random.control == "uniform" and random.responses is not None and random.against is not None
+    assert random.responses.against == random.against, "the same comparison where the control is uniform"
+    more = found["complexity_random"].responses
+    assert more is not None and more.saved == pytest.approx(-0.2)
+
+
+def test_the_claim_is_one_sentence_with_its_interval_wherever_the_report_is_read() -> None:
+    made = shorter()
+    of = next(s for s in made.strategies if s.strategy == "complexity")
+    assert of.responses is not None
+    said = (
+        "complexity takes 40.0 % fewer response tokens a training than uniform, whose rows have worked solutions where "
+        f"the data do (60 against 100), at a difference of {difference_words(of.responses.against, None)} points."
+    )
+    assert response_words(of).startswith(said) and "row by row it takes 70.0 % fewer." in response_words(of)
+    assert "(24 against 12)" in response_words(of) and said in render_markdown(made).replace("\\", "")
+    assert said in render_html(made)
+    console = Console(record=True, width=200)
+    console.print(render_terminal(made))
+    assert said in " ".join(console.export_text().split())
+    random = next(s for s in made.strategies if s.strategy == "complexity_random")
+    assert "takes 20.0 % more response tokens" in response_words(random)
+    (lone,) = [s for s in shorter(1).strategies if s.strategy == "answers"]
+    assert lone.responses is not None and lone.responses.against is None
+    assert "of which no interval is known: it needs two seeds" in response_words(lone)
+
+
+def test_nothing_is_saved_of_worked_solutions_where_uniform_has_none() -> None:
+    done = [training("uniform", 1, 0.4), training("answers", 1, 0.4, response=10)]
+    facts = BenchFacts("bench-x", 2, "fake", "0" * 64, "1" * 64, 1000, (), gold_targets=False)
+    made = bench_report(facts, grades("base", [True] * ITEMS), done, LABELS)
+    assert [s.responses for s in made.strategies] == [None, None]

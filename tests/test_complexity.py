@@ -18,7 +18,7 @@ from curriculum.records import Example
 from curriculum.student_config import StudentConfig
 from curriculum.training_config import TrainingConfig
 from student.chat_format import encode_row, prompt_messages
-from student.first_token import answer_begin, entropies, entropy
+from student.first_token import answer_begin, entropies, entropy, likeliest_entropy
 from student.interface import AdapterFiles, Prompt
 from student.local import LocalStudent
 from student.signals import top_entropy
@@ -58,6 +58,21 @@ def test_an_entropy_is_between_nothing_and_the_logarithm_of_the_vocabulary(logit
     assert top_entropy(best) <= exact + 1e-6, "what a server's likeliest tokens give is an approximation from below"
 
 
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=40))
+def test_the_approximation_is_exact_up_to_twenty_tokens_and_lower_beyond(logits):
+    row = torch.tensor([logits], dtype=torch.float64)
+    (approximate,), exact = likeliest_entropy(row), float(entropy(row)[0])
+    assert approximate <= exact + 1e-9
+    if len(logits) <= 20:
+        assert approximate == pytest.approx(exact, abs=1e-9)
+
+
+def test_the_approximation_counts_what_is_not_among_the_twenty_as_one_token():
+    even = torch.zeros(1, 40)
+    assert float(entropy(even)[0]) == pytest.approx(math.log(40), abs=1e-6)
+    assert likeliest_entropy(even) == pytest.approx([math.log(40) / 2 + math.log(2) / 2], abs=1e-6)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
 def test_a_student_measures_the_first_token_after_the_answer_mark_in_whatever_batch(family: Family, tmp_path):
     base = make_tiny_model(tmp_path / "base", family)
@@ -70,6 +85,8 @@ def test_a_student_measures_the_first_token_after_the_answer_mark_in_whatever_ba
         for at, q in enumerate(QUESTIONS)
     ]
     job = {"base": str(base), "dtype": "float32", "threads": 1, "adapter": None, "batch_size": 2, "prompts": prompts}
+    below = {event["id"]: event["entropy"] for event in entropies(job | {"exact": False})}
+    job["exact"] = True
     got = {event["id"]: event["entropy"] for event in entropies(job)}
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
@@ -87,6 +104,10 @@ def test_a_student_measures_the_first_token_after_the_answer_mark_in_whatever_ba
         with torch.no_grad():
             shares = model(input_ids=torch.tensor([whole[:answer]])).logits[0, -1].double().softmax(0)
         assert got[at] == pytest.approx(-sum(p * math.log(p) for p in shares.tolist()), abs=1e-4)
+        best = sorted(shares.tolist(), reverse=True)[:20]
+        rest = 1 - sum(best)
+        assert below[at] == pytest.approx(-sum(p * math.log(p) for p in (*best, rest)), abs=1e-4)
+        assert below[at] < got[at] - 0.01
 
 
 @pytest.mark.parametrize("answer", ["19", "yes", "<3", "ü", "Answer: 3"])
@@ -103,7 +124,9 @@ def test_a_local_student_gives_them_in_the_order_asked(tmp_path):
     rows = [(Prompt(q, "plain", prompt_messages(SYSTEM, (), q)), "Answer: 1") for q in (*QUESTIONS, QUESTIONS[0])]
     with closing(LocalStudent(config, TrainingConfig(), SYSTEM)) as student:
         made = student.first_token_entropies(rows, AdapterFiles("base", None), tmp_path / "log")
+        lower = student.first_token_entropies(rows, AdapterFiles("base", None), tmp_path / "log", exact=False)
     assert made[0] == pytest.approx(made[-1], abs=1e-5) and len({round(v, 4) for v in made}) == len(QUESTIONS)
+    assert all(0 < approximate < exact for approximate, exact in zip(lower, made, strict=True))
 
 
 # Parts and forms

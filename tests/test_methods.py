@@ -23,6 +23,7 @@ from agents.session import open_loop, open_run
 from agents.targets import CHOICES
 from agents.teach import write_rows
 from agents.teacher import WriteOrder
+from curriculum.bench_report import BenchReport
 from curriculum.config import load_config
 from curriculum.errors import ConfigError
 from curriculum.method_records import Demonstration, RowDemonstrations, RowWeight, TargetChoice
@@ -264,11 +265,38 @@ def test_an_adapter_that_is_taught_this_way_is_unlike_one_by_gold_only_in_its_ta
     )
 
 
+def test_an_approximate_entropy_is_called_so_wherever_it_shows(tmp_path: Path) -> None:
+    run = finish(worked_config(tmp_path), "plan.targets=complexity", "plan.complexity.entropy=served")
+    said = "approximate, 20 likeliest"
+    assert {c.entropy_is for c in read_records(run / "round_01" / "build" / CHOICES, TargetChoice)} == {said}
+    _, report = read_round(run, 1)
+    assert report.methods is not None and report.methods.targets is not None
+    assert report.methods.targets.entropy_is == said and said in (run / "report.md").read_text()
+
+
+def test_worked_solutions_come_last_where_two_phases_are_wanted(tmp_path: Path) -> None:
+    config = worked_config(tmp_path)
+    run = finish(config, "plan.targets=complexity", "plan.complexity.order=two_phase", "rounds=2", "control=last_round")
+    for round_ in (1, 2):
+        rows, report = read_round(run, round_)
+        assert report.methods is not None and report.methods.targets is not None and report.training is not None
+        answers, solutions = report.methods.targets.phases
+        worked = sum("\n" in row.target for row in rows)
+        assert (answers.form, answers.rows) == ("answer", len(rows) - worked)
+        assert (solutions.form, solutions.rows) == ("solution", worked)
+        assert report.training.phase_steps == (1, 1)
+        assert "Taught in two phases, replayed rows among them" in (run / "report.md").read_text()
+    code, said = command("bundle", run, "--to", tmp_path / "bundle.zip")
+    assert code == 0, said
+    code, said = command("verify", tmp_path / "bundle.zip")
+    assert code == 0, said
+
+
 REFUSED = [
     ({}, ["plan.targets=complexity"], None, "generated examples have none"),
     ({"solutions": []}, ["plan.targets=complexity"], "worked", "no column of `solutions`"),
     ({}, ["plan.targets=complexity_random", "data.grader=judge", "data.grader_rubric=x"], "worked", "judge"),
-    ({}, ["plan.targets=short"], "worked", "'gold', 'complexity' or 'complexity_random'"),
+    ({}, ["plan.targets=short"], "worked", "'gold', 'answers', 'complexity' or 'complexity_random'"),
     ({}, ["plan.complexity.easy=0.9", "plan.complexity.hard=0.2"], "worked", "more than 1 together"),
     ({}, ["training.dft_skills=[add]"], "worked", "training.loss: dft"),
     ({}, ["training.ica.neighbours=0"], "worked", "greater than or equal to 1"),
@@ -333,14 +361,35 @@ def test_layers_are_compared_on_uniform_rows(tmp_path: Path) -> None:
 
 def test_complexity_is_compared_with_its_control(tmp_path: Path) -> None:
     config = worked_config(tmp_path)
-    code, said = command("bench", config, "--arms", "complexity,complexity_random", "--seeds", "1", "--name", "b")
+    code, said = command(
+        "bench", config, "--arms", "complexity,complexity_random,answers", "--seeds", "1", "--name", "b"
+    )
     assert code == 0, said
     texts = {}
-    for name in ("uniform", "complexity", "complexity_random"):
+    for name in ("uniform", "complexity", "complexity_random", "answers"):
         built = tmp_path / "b" / "trainings" / f"{name}-1" / "round_01" / "build"
         rows = read_records(built / "training_set.jsonl", TrainingRow)
         texts[name] = fmean("\n" in row.target for row in rows)
     assert texts["uniform"] == 1 and 0 < texts["complexity"] < 0.5 and 0 < texts["complexity_random"] < 0.5
+    assert texts["answers"] == 0
+    made = read_record(tmp_path / "b" / "bench.json", BenchReport)
+    found = {s.strategy: s.responses for s in made.strategies}
+    assert {name for name, saving in found.items() if saving} == texts.keys() - {"uniform"}
+    answers, complexity = found["answers"], found["complexity"]
+    assert answers is not None and complexity is not None
+    assert answers.tokens < complexity.tokens < complexity.uniform_tokens
+    assert answers.rows > complexity.rows > complexity.uniform_rows, "as many tokens for all"
+    assert "answers takes" in (tmp_path / "b" / "bench.md").read_text()
+
+
+def test_answers_alone_need_no_worked_solutions(tmp_path: Path) -> None:
+    run = finish(worked_config(tmp_path, solutions=[]), "plan.targets=answers")
+    rows, report = read_round(run, 1)
+    assert all("\n" not in row.target for row in rows)
+    assert report.methods is not None and report.methods.targets is not None
+    assert report.methods.targets.rule == "answers" and report.methods.targets.rows == {}
+    assert "New rows teach the answer alone." in (run / "report.md").read_text()
+    assert {c.part for c in read_records(run / "round_01" / "build" / CHOICES, TargetChoice)} == {None}
 
 
 def test_arms_that_need_solutions_are_refused_where_there_are_none(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from curriculum.student_config import VllmConfig
 from curriculum.training_config import TrainingConfig
 from student import served_worker
 from student.chat_format import encode_prompt, prompt_messages
+from student.first_token import begun_answers
 from student.loading import load_base
 from student.lora import add_lora, save_adapter
 from student.signals import top_entropy
@@ -115,6 +116,26 @@ def test_what_a_server_that_is_gone_did_not_answer_is_missing_not_wrong(job, mon
             answers.append(answer)
     assert len(answers) <= 1
     assert all(a["finish_reason"] == "stop" for a in answers)
+
+
+def begun(count):
+    return [prompt | {"id": at, "target": f"Answer: {at}"} for at, prompt in enumerate(PROMPTS[:count])]
+
+
+def test_first_tokens_are_asked_for_after_the_prefix_that_the_exact_entropy_has(job, tmp_path):
+    prompts, tokenizer = begun(9), make_tokenizer()
+    made = list(served_worker.first_tokens(job(prompts=prompts)))
+    wanted = begun_answers(tokenizer, prompts)
+    assert made == [{"id": p.id, "entropy": pytest.approx(1.5 * math.log(2))} for p in wanted]
+    asked = [request["body"] for request in requests(tmp_path / "0.log")]
+    assert sorted(body["prompt"] for body in asked) == sorted(list(p.input_ids) for p in wanted)
+    assert {(body["max_tokens"], body["logprobs"], body["ignore_eos"]) for body in asked} == {(1, 20, True)}
+    assert all(tokenizer.decode(p.input_ids).rstrip().endswith("Answer:") for p in wanted)
+
+
+def test_a_first_token_that_cannot_be_had_stops_with_the_reason(job):
+    with pytest.raises(StudentError, match=r"expected the likeliest tokens, got BadRequestError 400.*broken"):
+        list(served_worker.first_tokens(job("breaks", prompts=begun(3))))
 
 
 def test_a_merged_checkpoint_is_the_adapter(base, tmp_path):
