@@ -7,13 +7,11 @@ from typing import NamedTuple
 from agents.evaluation import evaluate_split, sample_split
 from agents.history import adapter_before, gate_decision, past_rounds, pool_index
 from agents.loop import Loop
-from curriculum.difficulty import Key, by_bin, choose, joined, pool_bins, signal_key, slices_of
+from curriculum.difficulty import by_bin, choose, joined, pool_bins, signal_key, slices_of, solution_lengths
 from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, Measure
 from curriculum.errors import UserError
-from curriculum.extraction import taught_texts
 from curriculum.gate import answered_right
 from curriculum.mixture import Pool, PoolDraw, draw_pool
-from curriculum.records import Example
 from curriculum.round_records import RoundPlan, TrainingRow
 from student.interface import AdapterFiles
 
@@ -56,17 +54,8 @@ def measured_pool(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty | None:
         sampled = sample_split(loop, adapter, "pool")
         keys = {item.example_id: key for item in sampled.signals if (key := signal_key(item)) is not None}
         return PoolDifficulty("pass_rate", pool_bins(keys, pool), [sampled.folder])
-    lengths = _lengths(loop.split("pool"))
+    lengths = solution_lengths(loop.split("pool"))
     return PoolDifficulty("solution_length", pool_bins(lengths, pool), []) if lengths.keys() >= set(pool.ids) else None
-
-
-def _lengths(examples: list[Example]) -> dict[str, Key]:
-    """Words of the worked solutions, on average; of the examples that have any."""
-    return {
-        e.id: (sum(len(text.split()) for text in taught_texts(e)) / len(taught_texts(e)),)
-        for e in examples
-        if e.solutions
-    }
 
 
 def planned_difficulty(loop: Loop, made: RoundPlan, measured: PoolDifficulty) -> DifficultyPlan:
@@ -84,7 +73,7 @@ def _slices(loop: Loop, round_: int, measure: Measure, sd: float) -> tuple[Diffi
     assert decision.candidate is not None
     files = (loop.adapter_files(*adapter_before(loop, round_)), loop.adapter_files(decision.candidate, round_))
     before, after = (answered_right(evaluate_split(loop, one, "gate").grades) for one in files)
-    keys = _lengths(gate) if measure == "solution_length" else {}
+    keys = solution_lengths(gate) if measure == "solution_length" else {}
     if len(keys) < len(gate):
         keys = {e.id: (float(loop.labels[e.id].difficulty),) for e in gate}
     return slices_of(before, after, keys, sd)
