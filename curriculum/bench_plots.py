@@ -21,7 +21,7 @@ ROW, TOP = 44, 6
 """The differences: a row a strategy, its name above its mark."""
 LEFT, HEIGHT, BOTTOM = 38, 210, 26
 """Difficulty against budget: the room at the left and below, and the height."""
-SLICE_ROW = 26
+SLICE_ROW = 33
 """The slices by strategy: the name's line, before a line a budget."""
 SLICE_LINE = 14
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25)

@@ -41,15 +41,16 @@ def render_terminal(report: BenchReport) -> RenderableType:
 def _budget_tables(report: BenchReport, budget: BudgetResult) -> Iterator[RenderableType]:
     if not budget.strategies or len(budget.strategies) > MOST_COLUMNS:
         return
-    skills = words.named(report, budget, "Right by skill, %; * differs from the control")
-    yield _wide_table(skills, words.skill_heads(budget), words.skill_rows(budget))
+    if len(report.budgets) == 1:
+        title = "Right by skill, %; * differs from the control"
+        yield _wide_table(title, words.skill_heads(budget), words.skill_rows(budget))
     if report.slices:
-        title = words.named(report, budget, "Right by slice, %")
+        title = f"{words.named(report, budget, 'Right by slice')}, %"
         yield _wide_table(
             title, tradeoff.part_heads(budget, "slice"), tradeoff.slice_rows(report, budget, tradeoff.mean_cell)
         )
     if report.extra:
-        title = words.named(report, budget, "Extra sets (never select), %")
+        title = f"{words.named(report, budget, 'Extra sets (never select)')}, %"
         yield _wide_table(
             title, tradeoff.part_heads(budget, "set"), tradeoff.extra_rows(report, budget, tradeoff.mean_cell)
         )

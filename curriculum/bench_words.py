@@ -161,8 +161,18 @@ def base_words(report: BenchReport) -> str:
 
 def sentences(report: BenchReport) -> list[str]:
     """Everything beside the tables, in order."""
+    return [*leading(report), *conditions(report)]
+
+
+def leading(report: BenchReport) -> list[str]:
+    """What belongs beside the headline: what it is worth, and who led."""
     made = [screening_words(report), *leader_words(report), tested_words(report), base_words(report)]
-    made += [*equal_words(report), power_words(report), *calibration_words(report), control_words(report)]
+    return [text for text in made if text]
+
+
+def conditions(report: BenchReport) -> list[str]:
+    """What was equal, what could have been seen, what random against random gave, and notes."""
+    made = [*equal_words(report), power_words(report), *calibration_words(report), control_words(report)]
     return [text for text in (*made, report.scope, *report.notes) if text]
 
 
@@ -191,7 +201,7 @@ def _leader(report: BenchReport, budget: BudgetResult) -> str:
     if first == "uniform":
         return f"{led}, even rows, with uniform_again: no strategy's mean was higher."
     of = next(s for s in budget.strategies if s.strategy == first)
-    p_value = f", p {p_words(of.p_value)}" if of.p_value is not None else ""
+    p_value = f", adjusted p {p_words(of.p_value)}" if of.p_value is not None else ""
     return f"{led}: {difference_words(of.against, of.gain)} points against {of.control}{p_value}, {of.verdict}."
 
 
