@@ -19,7 +19,7 @@ WIDTH, RIGHT = 400, 14
 """Every plot, so that text is as large as the page's on a phone."""
 ROW, TOP = 44, 6
 """The differences: a row a strategy, its name above its mark."""
-LEFT, HEIGHT, BOTTOM = 38, 210, 26
+LEFT, HEIGHT, BOTTOM = 48, 210, 26
 """Difficulty against budget: the room at the left and below, and the height."""
 SLICE_ROW = 33
 """The slices by strategy: the name's line, before a line a budget."""
