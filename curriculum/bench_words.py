@@ -149,7 +149,7 @@ def tested_words(report: BenchReport) -> str:
         return ""
     return (
         f"Strategies are compared inside each budget, {len(tested)} comparisons at {len(report.budgets)} budgets; "
-        "p-values are adjusted for all of them together, so with each further budget a difference has to be larger."
+        "p-values are adjusted for all of them together, intervals are not."
     )
 
 
@@ -193,13 +193,13 @@ def _leader(report: BenchReport, budget: BudgetResult) -> str:
     if not means or not even:
         return ""
     means = {"uniform": sum(t.rate or 0 for t in even) / len(even), **means}
-    first, *others = [s for s, mean in means.items() if mean == max(means.values())]
+    first, *others = [s for s, mean in means.items() if round(mean - max(means.values()), 9) == 0]
     where = f"At budget {budget_words(budget.share)} ({budget.tokens:,} tokens)" if len(report.budgets) > 1 else "Here"
     led = f"{where} {' and '.join([first, *others])} led with {percent(means[first])}"
     if others:
         return f"{led}, level."
     if first == "uniform":
-        return f"{led}, even rows, with uniform_again: no strategy's mean was higher."
+        return f"{led}, together with uniform_again: no strategy's mean was as high."
     of = next(s for s in budget.strategies if s.strategy == first)
     p_value = f", adjusted p {p_words(of.p_value)}" if of.p_value is not None else ""
     return f"{led}: {difference_words(of.against, of.gain)} points against {of.control}{p_value}, {of.verdict}."
