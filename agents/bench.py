@@ -1,13 +1,13 @@
-"""A bench: one base evaluation, labelling and diagnosis, then one training for each strategy and seed.
+"""A bench: one base evaluation, labelling and diagnosis, then one training for each strategy, budget and seed.
 
 Every part is a stage of the bench's folder, and every training has a folder of a run inside it: what is finished is
-never repeated, however the bench ended, and more seeds or strategies go on from what is there. Nothing is accepted or
-rolled back: each adapter is scored once, on the final split.
+never repeated, however the bench ended, and more seeds, strategies or budgets go on from what is there. Nothing is
+accepted or rolled back: each adapter is scored once, on the final split and on each extra set.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,8 +16,17 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from agents import nodes
-from agents.bench_training import AT_BASE, examined_adapter, pool_tokens, ranking_folder, run_training, warm_up
-from agents.evaluation import Evaluation, evaluate_split
+from agents.bench_training import (
+    AT_BASE,
+    Training,
+    examined_adapter,
+    extra_grades,
+    pool_tokens,
+    ranking_folder,
+    run_training,
+    warm_up,
+)
+from agents.evaluation import evaluate_split
 from agents.first_files import write_first_files
 from agents.history import pool_index, written_levels
 from agents.loop import Loop, State
@@ -26,7 +35,11 @@ from agents.prepare import prepare
 from agents.ranking import rank_pool
 from agents.session import measuring_folder
 from curriculum.allocation import Measurement
-from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench_report
+from curriculum.bench_answers import BaseDone, TrainingDone
+from curriculum.bench_budgets import WHOLE, at_budget, budget_rows, budget_words
+from curriculum.bench_records import BenchReport
+from curriculum.bench_report import BenchFacts, bench_report
+from curriculum.bench_slices import final_slices
 from curriculum.bench_views import render_html, render_markdown
 from curriculum.config import Config, changed_keys
 from curriculum.data_config import FileData
@@ -35,13 +48,13 @@ from curriculum.errors import RunDirError, StudentError, UserError
 from curriculum.records import BASE
 from curriculum.report_words import percent, student_notes
 from curriculum.round_records import MissingSkillProfile
-from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_record
+from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_json
 from curriculum.strategies import RANKED, WRITTEN, Materials, Strategy, layer_config
 
 BEGAN = "began.json"
 """What a run has in `run.json`; under another name, so that nobody resumes a bench as a run."""
 ASKED = "asked.jsonl"
-"""Every set of strategies and seeds the bench was asked for, with the time: a log, not canonical."""
+"""Every set of strategies, seeds and budgets the bench was asked for, with the time: a log, not canonical."""
 
 
 class Bench(NamedTuple):
@@ -49,19 +62,25 @@ class Bench(NamedTuple):
 
     strategies: tuple[Strategy, ...]
     seeds: int
+    budgets: tuple[float, ...] = (WHOLE,)
+    """Shares of the tokens that `plan.rows_per_round` rows cost, smallest first."""
 
     @property
-    def trainings(self) -> list[tuple[Strategy, int]]:
-        """In the order they are made: all strategies with the first seed, then with the second."""
-        return [(strategy, seed) for seed in range(1, self.seeds + 1) for strategy in self.strategies]
+    def trainings(self) -> list[Training]:
+        """In the order they are made: all strategies at all budgets with the first seed, then with the second."""
+        seeds = range(1, self.seeds + 1)
+        return [Training(s, seed, share) for seed in seeds for share in self.budgets for s in self.strategies]
 
 
 def check_bench(config: Config, bench: Bench) -> None:
     """Refuses what would only fail after the base has answered.
 
     Raises:
-        UserError: a strategy wants rows that nobody can write, or what is shared cannot serve trainings at once.
+        UserError: a strategy wants rows that nobody can write, a budget is of no row, or what is shared cannot serve
+            trainings at once.
     """
+    for share in bench.budgets:
+        budget_rows(config, share)
     if config.bench.at_once > 1 and (config.teacher.kind == "llm" or config.student.engine == "vllm"):
         raise UserError(
             f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter "
@@ -103,7 +122,7 @@ def open_bench(config: Config, name: str) -> RunDir:
 
 def log_asked(run: RunDir, bench: Bench) -> None:
     """Notes what the bench is asked for, where that is new."""
-    wish = {"strategies": list(bench.strategies), "seeds": bench.seeds}
+    wish = {"strategies": list(bench.strategies), "seeds": bench.seeds, "budgets": list(bench.budgets)}
     before = _asked(run)
     if not before or before[-1] != wish:
         append_line(run.path / ASKED, {"at": datetime.now(UTC).isoformat(timespec="seconds"), **wish})
@@ -112,7 +131,8 @@ def log_asked(run: RunDir, bench: Bench) -> None:
 def _asked(run: RunDir) -> list[dict[str, Any]]:
     file = run.path / ASKED
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [{key: value for key, value in json.loads(line).items() if key != "at"} for line in lines]
+    wishes = [{"budgets": [WHOLE]} | json.loads(line) for line in lines]
+    return [{key: value for key, value in wish.items() if key != "at"} for wish in wishes]
 
 
 def run_bench(loop: Loop, bench: Bench, helpers: Sequence[Loop] = ()) -> BenchReport | Path:
@@ -130,33 +150,35 @@ def run_bench(loop: Loop, bench: Bench, helpers: Sequence[Loop] = ()) -> BenchRe
     waiting_for = _labelled(loop)
     if waiting_for is not None:
         return waiting_for
-    base = evaluate_split(loop, loop.adapter_files(BASE, 0), "final")
+    untrained = loop.adapter_files(BASE, 0)
+    base = BaseDone(evaluate_split(loop, untrained, "final").grades, extra_grades(loop, untrained))
     of = _ranked(loop, _with_bins(loop, _materials(loop), bench.strategies), bench.strategies)
     done: list[TrainingDone] = []
     made = _write_report(loop, bench, of, base, done)
     for number, finished in enumerate(_trained([loop, *helpers], of, bench.trainings), 1):
         right = sum(grade.verdict == "correct" for grade in finished.grades)
         of_all = f"{percent(right / len(finished.grades))} of {len(finished.grades)} final items"
-        loop.say(f"training {number} of {len(bench.trainings)}, {finished.strategy} seed {finished.seed}: {of_all}")
+        training = Training(finished.strategy, finished.seed, finished.share)
+        loop.say(f"training {number} of {len(bench.trainings)}, {training.words}: {of_all}")
         done.append(finished)
         made = _write_report(loop, bench, of, base, done)
     return made
 
 
-def _trained(loops: Sequence[Loop], of: Materials, trainings: Sequence[tuple[Strategy, int]]) -> Iterator[TrainingDone]:
+def _trained(loops: Sequence[Loop], of: Materials, trainings: Sequence[Training]) -> Iterator[TrainingDone]:
     """The trainings in their order, as many at once as there are loops. One that fails ends those not begun."""
     if len(loops) == 1:
-        yield from (_train(loops[0], of, *training) for training in trainings)
+        yield from (_train(loops[0], of, training) for training in trainings)
         return
     idle: SimpleQueue[Loop] = SimpleQueue()
     for loop in loops:
         # Long steps of several trainings would only write over each other's lines.
         idle.put(replace(loop, stopping=loops[0].stopping, progress=lambda *_: None))
 
-    def train(training: tuple[Strategy, int]) -> TrainingDone:
+    def train(training: Training) -> TrainingDone:
         loop = idle.get()
         try:
-            return _train(loop, of, *training)
+            return _train(loop, of, training)
         finally:
             idle.put(loop)
 
@@ -164,13 +186,13 @@ def _trained(loops: Sequence[Loop], of: Materials, trainings: Sequence[tuple[Str
         yield from pool.map(train, trainings)
 
 
-def _train(loop: Loop, of: Materials, strategy: Strategy, seed: int) -> TrainingDone:
+def _train(loop: Loop, of: Materials, training: Training) -> TrainingDone:
     loop.check_stop()
     try:
-        return run_training(loop, of, strategy, seed)
+        return run_training(loop, of, training)
     except StudentError as error:  # a worker that died may live the second time, as in a run
-        loop.say(f"{strategy}, seed {seed}: {error}; trying once more")
-        return run_training(loop, of, strategy, seed)
+        loop.say(f"{training.words}: {error}; trying once more")
+        return run_training(loop, of, training)
 
 
 def _labelled(loop: Loop) -> Path | None:
@@ -223,21 +245,21 @@ def _profile(loop: Loop, state: State) -> MissingSkillProfile:
     return read_record(loop.run.round_stage(state["round"], "profile") / "profile.json", MissingSkillProfile)
 
 
-def _write_report(
-    loop: Loop, bench: Bench, of: Materials, base: Evaluation, done: Sequence[TrainingDone]
-) -> BenchReport:
+def _write_report(loop: Loop, bench: Bench, of: Materials, base: BaseDone, done: Sequence[TrainingDone]) -> BenchReport:
+    shared = _warm_up_tokens(loop)
     facts = BenchFacts(
         bench=loop.name,
         wanted=len(bench.trainings),
         base=loop.config.student.base,
         base_hash=loop.base_hash,
         config_hash=loop.config.identity_hash,
-        budget=of.budget + _warm_up_tokens(loop),
+        budgets={share: at_budget(of, share).budget + shared for share in bench.budgets},
         notes=_notes(loop, bench),
         gold_targets=loop.config.plan.targets == "gold",
     )
-    made = bench_report(facts, base.grades, done, loop.labels)
-    write_record(loop.run.path / "bench.json", made)
+    final = [loop.examples[grade.example_id] for grade in base.grades]
+    made = bench_report(facts, base, done, loop.labels, final_slices(final, loop.labels))
+    write_json(loop.run.path / "bench.json", made.model_dump(mode="json"))
     write_atomic(loop.run.path / "bench.md", render_markdown(made))
     write_atomic(loop.run.path / "bench.html", render_html(made))
     return made
@@ -256,6 +278,9 @@ def _notes(loop: Loop, bench: Bench) -> list[str]:
             f"Every training has the same {len(loop.new_rows(1))} even rows besides its own; strategies chose by what "
             "an adapter of those rows alone answered on the probe."
         )
+    chosen_by = loop.config.profile_set(1 if loop.config.bench.warm_up_rows else 0)
+    if chosen_by is not None:
+        notes.append(f"Strategies chose by what was answered of {chosen_by}: what is said of that set is selected on.")
     written = any(s in WRITTEN for s in bench.strategies)
     if written and loop.config.teacher.kind == "offline":
         notes.append("The teacher is offline: no LLM. Written rows are generated, not authored.")
@@ -263,9 +288,14 @@ def _notes(loop: Loop, bench: Bench) -> list[str]:
         notes.append("stat_syn stands without generated_uniform: its difference is of writing and targeting together.")
     wishes = _asked(loop.run)
     if len(wishes) > 1:
-        before = "; ".join(f"{', '.join(w['strategies'])} with {w['seeds']} seeds" for w in wishes[:-1])
+        before = "; ".join(map(_wish_words, wishes[:-1]))
         notes.append(
             f"This bench was asked for otherwise before ({before}). Where results were seen before more was asked for, "
             "p-values are too small."
         )
     return notes
+
+
+def _wish_words(wish: Mapping[str, Any]) -> str:
+    at = "" if wish["budgets"] == [WHOLE] else f" at budgets {', '.join(map(budget_words, wish['budgets']))}"
+    return f"{', '.join(wish['strategies'])} with {wish['seeds']} seeds{at}"

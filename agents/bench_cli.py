@@ -16,6 +16,9 @@ def bench(
         str, typer.Option(metavar="A,B", help="Strategies to compare; uniform and uniform_again always are")
     ] = "stat_sel,ega",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each; 2 and more give intervals")] = 3,
+    budgets: Annotated[
+        str, typer.Option(metavar="X,Y", help="Shares of plan.rows_per_round's tokens; each strategy trains at each")
+    ] = "1",
     name: Annotated[str | None, typer.Option(help="Folder in runs_dir; bench- and the config's name otherwise")] = None,
     forecast: Annotated[bool, typer.Option("--forecast", help="Say what it will take, and do nothing")] = False,
     set_: Set = None,
@@ -27,13 +30,14 @@ def bench(
         from agents.bench_forecast import bench_forecast, forecast_words
         from agents.progress import ProgressPrinter
         from agents.session import check_keys, chosen_engine, open_loop
-        from curriculum.bench_report import BenchReport
+        from curriculum.bench_budgets import parse_budgets
+        from curriculum.bench_records import BenchReport
         from curriculum.config import load_config
         from curriculum.errors import StopRequested
         from curriculum.strategies import parse_strategies
 
         loaded = chosen_engine(load_config(config, set_ or ()))
-        wanted = Bench(parse_strategies(arms), seeds)
+        wanted = Bench(parse_strategies(arms), seeds, parse_budgets(budgets))
         check_bench(loaded, wanted)
         check_keys(loaded)
         progress = ProgressPrinter()
@@ -72,7 +76,7 @@ def bench(
 def _print(made: object, page: str) -> None:
     from rich.console import Console
 
-    from curriculum.bench_report import BenchReport
+    from curriculum.bench_records import BenchReport
     from curriculum.bench_views import render_terminal
     from curriculum.report_text import safe_text
 

@@ -9,18 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.evaluation import evaluate_split, plain_prompt
+from agents.evaluation import evaluate_extra, evaluate_split, plain_prompt
 from agents.loop import Loop, State, stage_inputs
 from agents.ranking import RANK
 from agents.targets import target_texts
 from agents.teach import train_adapter, write_rows, write_training_set
-from curriculum.bench_report import TrainingDone
+from curriculum.bench_answers import TrainingDone
+from curriculum.bench_budgets import WHOLE, at_budget, budget_words
 from curriculum.errors import DataError, TrainingError, UserError
 from curriculum.extraction import taught_texts
 from curriculum.mixture import draw_pool, training_rows
 from curriculum.plan_file import APPROVED, PlanApproval, write_approval
 from curriculum.ranking import with_standings
-from curriculum.records import BASE, Message, Record
+from curriculum.records import BASE, Grade, Message, Record
 from curriculum.round_records import Adapter, DroppedRow, TrainingRow
 from curriculum.rundir import RunDir, read_record, read_records, write_json, write_records
 from curriculum.strategies import (
@@ -35,9 +36,29 @@ from curriculum.strategies import (
 from student.interface import AdapterFiles, Progress
 
 TRAININGS = "trainings"
-"""The folder of the trainings' folders, each called after its strategy and seed."""
+"""The folder of the trainings' folders, each called after its strategy, seed and budget."""
 AT_BASE: State = {"round": 1, "adapter": BASE, "adapter_round": 0}
 """Where every training starts: on the base."""
+
+
+class Training(NamedTuple):
+    """One training of a bench."""
+
+    strategy: Strategy
+    seed: int
+    share: float = WHOLE
+
+    @property
+    def name(self) -> str:
+        """Of its folder; at the whole budget it does not say so."""
+        at = "" if self.share == WHOLE else f"-x{budget_words(self.share)}"
+        return f"{self.strategy}-{self.seed}{at}"
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        at = "" if self.share == WHOLE else f" at budget {budget_words(self.share)}"
+        return f"{self.strategy} seed {self.seed}{at}"
 
 
 class RowTokens(Record):
@@ -86,16 +107,22 @@ def _tokens(loop: Loop, taught: Sequence[_Taught], log: Path) -> dict[str, int]:
     return {id_: sum(lengths[e % len(lengths)] for e in epochs) if lengths else 0 for id_, lengths in fitting.items()}
 
 
-def run_training(loop: Loop, of: Materials, strategy: Strategy, seed: int) -> TrainingDone:
-    """Plans, builds, trains and scores one training, or finds it done."""
+def run_training(loop: Loop, of: Materials, training: Training) -> TrainingDone:
+    """Plans, builds, trains and scores one training, on the final items and each extra set, or finds it done."""
+    strategy, seed, share = training
     config = layer_config(loop.config, strategy)
-    of = of._replace(holdout=replace(loop, config=config).holdout)
-    own = replace(loop, run=RunDir(loop.run.path / TRAININGS / f"{strategy}-{seed}"), config=config)
+    of = at_budget(of._replace(holdout=replace(loop, config=config).holdout), share)
+    own = replace(loop, run=RunDir(loop.run.path / TRAININGS / training.name), config=config)
     adapter = _fit(loop, own, of, strategy, seed)
     files = AdapterFiles(adapter.name, own.run.round_stage(of.round, "train") / adapter.name)
     grades = evaluate_split(loop, files, "final").grades
     rows = read_records(own.run.round_stage(of.round, "build") / "training_set.jsonl", TrainingRow)
-    return TrainingDone(strategy, seed, adapter, rows, grades)
+    return TrainingDone(strategy, seed, adapter, rows, grades, share, extra_grades(loop, files))
+
+
+def extra_grades(loop: Loop, files: AdapterFiles) -> dict[str, list[Grade]]:
+    """What an adapter makes of each extra set: asked once, after everything that chooses."""
+    return {name: evaluate_extra(loop, files, name, "plain").grades for name in loop.extra}
 
 
 def examined_adapter(loop: Loop, of: Materials) -> AdapterFiles:
@@ -128,14 +155,18 @@ def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) ->
     if of.warm_up:
         shared["warm_up"] = loop.run.outputs_hash(loop.run.round_stage(1, "build"))
 
+    at = "" if of.share == WHOLE else f", budget {budget_words(of.share)}"
+
     def plan(folder: Path) -> Mapping[str, Any]:
         made = strategy_plan(strategy, seed, of)
-        reason = f"strategy {strategy}, seed {seed}"
+        reason = f"strategy {strategy}, seed {seed}{at}"
         write_approval(folder / APPROVED, PlanApproval(approved=True, by="bench", reason=reason, plan=made))
         return {}
 
     approved, built = own.run.round_stage(of.round, "approve"), own.run.round_stage(of.round, "build")
-    own.stage(approved, shared | {"strategy": strategy, "seed": str(seed)}, plan)
+    named = {"strategy": strategy, "seed": str(seed)}
+    named |= {"budget": budget_words(of.share)} if at else {}
+    own.stage(approved, shared | named, plan)
     inputs = shared | stage_inputs(own, approved) | {"strategy": strategy}
     own.stage(built, inputs, lambda folder: _build(loop, own, of, strategy, folder))
     try:
@@ -144,8 +175,8 @@ def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) ->
         at_once = loop.config.bench.at_once
         fewer = f"Of {at_once} trainings at once fewer may fit: lower bench.at_once, and it goes on. "
         raise UserError(
-            f"{strategy}, seed {seed}: {error}\n{fewer if at_once > 1 else ''}The settings of training are the bench's "
-            "identity: begin another with --name NAME --set training.KEY=VALUE"
+            f"{strategy}, seed {seed}{at}: {error}\n{fewer if at_once > 1 else ''}The settings of training are the "
+            "bench's identity: begin another with --name NAME --set training.KEY=VALUE"
         ) from None
     return read_record(own.run.round_stage(of.round, "train") / "adapter.json", Adapter)
 

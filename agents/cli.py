@@ -190,7 +190,7 @@ def schema(
     """Print the JSON schema of `report.json`, of `bench.json` or of a config."""
     from pydantic import BaseModel
 
-    from curriculum.bench_report import BenchReport
+    from curriculum.bench_records import BenchReport
     from curriculum.config import Config
     from curriculum.report import RunReport
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from agents.evaluation import evaluate_split, sample_split, student_prompts
 from agents.history import adapter_before, gate_decision, past_rounds, pool_index
 from agents.loop import Loop, stage_inputs
-from curriculum.difficulty import Key, by_bin, choose, joined, pool_bins, signal_key, slices_of
+from curriculum.difficulty import by_bin, choose, joined, pool_bins, signal_key, slices_of, solution_lengths
 from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, ItemEntropy, Measure
-from curriculum.extraction import format_target, taught_texts
+from curriculum.extraction import format_target
 from curriculum.gate import answered_right
 from curriculum.mixture import Pool, PoolDraw, draw_pool
-from curriculum.records import Example, content_id
+from curriculum.records import content_id
 from curriculum.round_records import RoundPlan, TrainingRow
 from curriculum.rundir import read_records, write_records
 from student.interface import AdapterFiles
@@ -78,17 +78,8 @@ def measured_pool(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty | None:
         sampled = sample_split(loop, adapter, "pool")
         keys = {item.example_id: key for item in sampled.signals if (key := signal_key(item)) is not None}
         return PoolDifficulty("pass_rate", pool_bins(keys, pool), [sampled.folder])
-    lengths = _lengths(loop.split("pool"))
+    lengths = solution_lengths(loop.split("pool"))
     return PoolDifficulty("solution_length", pool_bins(lengths, pool), []) if lengths.keys() >= set(pool.ids) else None
-
-
-def _lengths(examples: list[Example]) -> dict[str, Key]:
-    """Words of the worked solutions, on average; of the examples that have any."""
-    return {
-        e.id: (sum(len(text.split()) for text in taught_texts(e)) / len(taught_texts(e)),)
-        for e in examples
-        if e.solutions
-    }
 
 
 def planned_difficulty(loop: Loop, made: RoundPlan, measured: PoolDifficulty) -> DifficultyPlan:
@@ -106,7 +97,7 @@ def _slices(loop: Loop, round_: int, measure: Measure, sd: float) -> tuple[Diffi
     assert decision.candidate is not None
     files = (loop.adapter_files(*adapter_before(loop, round_)), loop.adapter_files(decision.candidate, round_))
     before, after = (answered_right(evaluate_split(loop, one, "gate").grades) for one in files)
-    keys = _lengths(gate) if measure == "solution_length" else {}
+    keys = solution_lengths(gate) if measure == "solution_length" else {}
     if len(keys) < len(gate):
         keys = {e.id: (float(loop.labels[e.id].difficulty),) for e in gate}
     return slices_of(before, after, keys, sd)

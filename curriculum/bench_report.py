@@ -1,4 +1,4 @@
-"""The report of a bench: the published schema of `bench.json`, and how it is made from what trainings answered.
+"""The report of a bench, as it is made from what trainings answered.
 
 Takes for each training its adapter's record, its rows and its final grades; returns a `BenchReport`. Which strategy is
 better is said here and nowhere else. Holds no times, so a bench that was killed and went on has the same bytes.
@@ -6,17 +6,27 @@ better is said here and nowhere else. Holds no times, so a bench that was killed
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from curriculum.bench_levels import BenchLevel, bench_levels
+from curriculum.bench_answers import Answered, BaseDone, TrainingDone, answered
+from curriculum.bench_records import (
+    BenchExtra,
+    BenchReport,
+    BenchSkill,
+    BenchSlice,
+    BenchTraining,
+    BudgetResult,
+    ExtraSet,
+    FinalSlice,
+    StrategyResult,
+    Verdict,
+)
 from curriculum.bench_responses import ResponseSaving, response_saving
+from curriculum.bench_slices import NO_SLICES, Slices
 from curriculum.crossed import LEVEL, Calibration, Difference, Right, calibration, difference, seed_scatter
-from curriculum.gate import answered_right
-from curriculum.records import Grade, Part, Rate, Record, SkillLabel
-from curriculum.round_records import Adapter, TrainingRow
+from curriculum.records import Rate, SkillLabel
 from curriculum.statistics import benjamini_hochberg, wilson
 from curriculum.strategies import ALWAYS, SAID, SHORTER, STRATEGIES, Strategy, control_of
 
@@ -31,95 +41,14 @@ ESTIMATOR = (
     "items. Squared standard error: variance of the items' differences over the number of items, plus the seeds' own "
     "variance (two-way crossed analysis of variance, pooled over all strategies, not below zero) over the numbers of "
     "trainings; t distribution with Satterthwaite's degrees of freedom (Hillis 2007). Uniform's trainings and those of "
-    "uniform_again together are what others are compared with. p-values are adjusted for the number of strategies, or "
-    "of skills (Benjamini and Hochberg)."
+    "uniform_again together are what others are compared with, inside each budget; budgets are not tested against each "
+    "other. p-values are adjusted for the number of strategies, at all budgets together, or of skills (Benjamini and "
+    "Hochberg)."
 )
 SCOPE = (
     "Intervals hold for new seeds and for new items of these tasks. All trainings share one pool and one profile: "
     "they say nothing of others, nor of other tasks or students."
 )
-
-Verdict = Literal["better", "worse", "no difference seen", "not tested"]
-
-
-class TrainingDone(NamedTuple):
-    """One finished training of a bench."""
-
-    strategy: Strategy
-    seed: int
-    adapter: Adapter
-    rows: Sequence[TrainingRow]
-    grades: Sequence[Grade]
-    """Of its answers to the final items."""
-
-
-class BenchTraining(Part):
-    """What one training got and what it answered."""
-
-    seed: int
-    adapter: str
-    rows: int
-    written_rows: int
-    training_tokens: int = Field(description="tokens that went through the model, prompts included, all epochs")
-    target_tokens: int = Field(description="tokens that carried loss, all epochs")
-    steps: int
-    last_loss: float
-    accuracy: Rate = Field(description="on the final items that every training answered; lenient extraction")
-
-
-class BenchSkill(Part):
-    """One strategy on the final items of one skill, over its trainings."""
-
-    skill: str
-    items: int = Field(ge=1)
-    rows: float = Field(ge=0, description="rows of its own choice that a training got, on average")
-    accuracy: float = Field(ge=0, le=1, description="mean over trainings")
-    against: Difference | None = Field(description="the control; none where seeds are too few")
-    p_value: float | None = Field(description="of `against`, adjusted over the skills (BH)")
-
-
-class StrategyResult(Part):
-    """One strategy over its trainings."""
-
-    strategy: Strategy
-    said: str
-    control: Strategy | None
-    trainings: tuple[BenchTraining, ...] = Field(min_length=1, description="sorted by seed")
-    accuracy: float = Field(ge=0, le=1, description="mean over trainings")
-    gain: float | None = Field(description="over the control, in shares of 1")
-    against: Difference | None = Field(description="the control; none where seeds are too few")
-    p_value: float | None = Field(description="of `against`, adjusted over the strategies (BH); uniform_again's is not")
-    verdict: Verdict
-    skills: tuple[BenchSkill, ...]
-    levels: tuple[BenchLevel, ...] = Field(default=(), description="by labelled difficulty, easiest first")
-    responses: ResponseSaving | None = Field(
-        default=None,
-        description="beside uniform, whose rows have worked solutions; of strategies with shorter targets",
-        exclude_if=lambda value: value is None,
-    )
-
-
-class BenchReport(Record):
-    """A whole bench."""
-
-    bench: str
-    status: Literal["running", "finished"]
-    trainings: int = Field(ge=0, description="finished")
-    wanted: int = Field(ge=0)
-    screening: bool
-    base: str
-    base_hash: str
-    config_hash: str
-    items: int = Field(ge=0, description="final items that the base and every training have a verdict on")
-    left_out: int = Field(ge=0, description="final items without one: our own faults")
-    base_accuracy: Rate
-    budget: int = Field(ge=1, description="training tokens each training was to get")
-    seed_sd: float | None = Field(description="standard deviation of true accuracy from seed to seed, in shares of 1")
-    calibration: Calibration | None
-    strategies: tuple[StrategyResult, ...]
-    estimator: str
-    scope: str
-    notes: tuple[str, ...]
 
 
 class BenchFacts(NamedTuple):
@@ -130,7 +59,8 @@ class BenchFacts(NamedTuple):
     base: str
     base_hash: str
     config_hash: str
-    budget: int
+    budgets: Mapping[float, int]
+    """Share → the tokens each training was to get."""
     notes: Sequence[str]
     gold_targets: bool = True
     """Whether uniform's rows teach worked solutions, as far as the data have them."""
@@ -138,98 +68,157 @@ class BenchFacts(NamedTuple):
 
 def bench_report(
     facts: BenchFacts,
-    base: Sequence[Grade],
+    base: BaseDone,
     done: Sequence[TrainingDone],
     labels: Mapping[str, SkillLabel],
+    slices: Slices = NO_SLICES,
 ) -> BenchReport:
     """Puts a bench together from the trainings that are finished, in any order.
 
     Args:
         facts: what is known before anything is trained.
-        base: the base's grades on the final items.
+        base: the base's grades.
         done: the trainings; none are needed.
         labels: example id → label, for every final item.
+        slices: of the final items.
     """
-    verdicts = {(t.strategy, t.seed): answered_right(t.grades) for t in done}
-    asked = {grade.example_id for grade in base}
-    items = sorted(set.intersection(set(answered_right(base)), *map(set, verdicts.values())))
-    right = {
-        key: np.array([of[item] for item in items], float) for key, of in sorted(verdicts.items(), key=lambda p: p[0])
+    done = sorted(done, key=lambda t: t.key)
+    final = answered(base.grades, {t.key: t.grades for t in done})
+    extra = {
+        name: answered(of_base, {t.key: t.extra[name] for t in done}) for name, of_base in sorted(base.extra.items())
     }
-    ways = {s: np.stack(rows) for s in STRATEGIES if (rows := [r for (of, _), r in right.items() if of == s])}
-    of_base = answered_right(base)
-    tests = _Tests(ways)
-    chosen = [s for s in ways if s not in ("uniform", "uniform_again")]
-    adjusted = dict(zip(chosen, benjamini_hochberg([_p(tests.against(s)) for s in chosen]), strict=True))
-    skills = _items_by_skill(items, labels)
-    results = []
-    for strategy in ways:
-        own = sorted((t for t in done if t.strategy == strategy), key=lambda t: t.seed)
-        found = tests.against(strategy)
-        p_value = adjusted.get(strategy, _p(found))
-        results.append(
-            StrategyResult(
-                strategy=strategy,
-                said=SAID[strategy],
-                control=control_of(strategy, ways),
-                trainings=tuple(_training(t, right[strategy, t.seed]) for t in own),
-                accuracy=float(ways[strategy].mean()),
-                gain=tests.gain(strategy),
-                against=found,
-                p_value=p_value,
-                verdict=_verdict(found, p_value),
-                skills=_skills(strategy, ways, own, skills),
-                levels=bench_levels(ways[strategy], items, labels),
-                responses=tests.responses(strategy, done) if facts.gold_targets else None,
-            )
+    parts = _Parts(final, extra, _items_by_skill(final.items, labels), slices.places(final.items))
+    of_budget = {share: [t for t in done if t.share == share] for share in sorted(facts.budgets)}
+    tests = {share: _Tests(_ways(final, own)) for share, own in of_budget.items()}
+    chosen = [(share, s) for share, of in tests.items() for s in of.ways if s not in ALWAYS]
+    p_values = [_p(tests[share].against(s)) for share, s in chosen]
+    adjusted = dict(zip(chosen, benjamini_hochberg(p_values), strict=True))
+    budgets = [
+        BudgetResult(
+            share=share,
+            tokens=facts.budgets[share],
+            seed_sd=seed_scatter(of.groups()).true_sd if of.fewest >= LEAST_SEEDS else None,
+            calibration=of.calibration(),
+            strategies=tuple(
+                _result(strategy, of_budget[share], of, parts, adjusted, facts.gold_targets)
+                for strategy in of.ways
+            ),
         )
-    fewest = min((len(way) for way in ways.values()), default=0)
+        for share, of in tests.items()
+    ]
     return BenchReport(
         bench=facts.bench,
         status="finished" if len(done) == facts.wanted else "running",
         trainings=len(done),
         wanted=facts.wanted,
-        screening=fewest <= SCREENING_SEEDS,
+        screening=min(of.fewest for of in tests.values()) <= SCREENING_SEEDS,
         base=facts.base,
         base_hash=facts.base_hash,
         config_hash=facts.config_hash,
-        items=len(items),
-        left_out=len(asked) - len(items),
-        base_accuracy=wilson(sum(of_base[item] for item in items), len(items)),
-        budget=facts.budget,
-        seed_sd=seed_scatter(tests.groups()).true_sd if fewest >= LEAST_SEEDS else None,
-        calibration=tests.calibration(),
-        strategies=tuple(results),
+        items=len(final.items),
+        left_out=final.left_out,
+        base_accuracy=final.base_rate(range(len(final.items))),
+        sliced_by=slices.by,
+        slices=tuple(FinalSlice(slice=s, items=len(at), base=final.base_rate(at)) for s, at in parts.slices.items()),
+        extra=tuple(
+            ExtraSet(name=name, items=len(of.items), left_out=of.left_out, base=of.base_rate(range(len(of.items))))
+            for name, of in extra.items()
+        ),
+        budgets=tuple(budgets),
         estimator=ESTIMATOR,
         scope=SCOPE,
-        notes=(*facts.notes, *_same_shares(results)),
+        notes=(*facts.notes, *(note for made in budgets for note in _same_shares(made, len(budgets) > 1))),
     )
+
+
+class _Parts(NamedTuple):
+    """What trainings answered, and where the items of each skill and slice stand among the final ones."""
+
+    final: Answered
+    extra: Mapping[str, Answered]
+    skills: Mapping[str, Sequence[int]]
+    slices: Mapping[str, Sequence[int]]
+
+
+def _ways(final: Answered, own: Sequence[TrainingDone]) -> dict[Strategy, Right]:
+    """The trainings of each strategy, by seed: [n_trainings, n_items]."""
+    rows = {s: [final.right[t.key] for t in own if t.strategy == s] for s in STRATEGIES}
+    return {strategy: np.stack(right) for strategy, right in rows.items() if right}
+
+
+def _result(
+    strategy: Strategy,
+    done: Sequence[TrainingDone],
+    tests: "_Tests",
+    parts: _Parts,
+    adjusted: Mapping[tuple[float, Strategy], float | None],
+    gold_targets: bool,
+) -> StrategyResult:
+    """Of one strategy at one budget, whose trainings are `done`."""
+    own = [t for t in done if t.strategy == strategy]
+    way, found = tests.ways[strategy], tests.against(strategy)
+    p_value = adjusted.get((own[0].share, strategy), _p(found))
+    return StrategyResult(
+        strategy=strategy,
+        said=SAID[strategy],
+        control=control_of(strategy, tests.ways),
+        trainings=tuple(_training(t, parts.final.right[t.key]) for t in own),
+        accuracy=float(way.mean()),
+        gain=tests.gain(strategy),
+        against=found,
+        p_value=p_value,
+        verdict=_verdict(found, p_value),
+        skills=_skills(strategy, tests.ways, own, parts.skills),
+        slices=tuple(
+            BenchSlice(
+                slice=name, items=len(at), accuracy=float(way[:, at].mean()), trainings=tuple(map(_rate, way[:, at]))
+            )
+            for name, at in parts.slices.items()
+        ),
+        extra=tuple(_extra(name, of, own) for name, of in parts.extra.items() if of.items),
+        responses=tests.responses(strategy, done) if gold_targets else None,
+    )
+
+
+def _extra(name: str, of: Answered, own: Sequence[TrainingDone]) -> BenchExtra:
+    right = [of.right[t.key] for t in own]
+    return BenchExtra(name=name, accuracy=float(np.stack(right).mean()), trainings=tuple(map(_rate, right)))
+
+
+def _rate(right: Right) -> Rate:
+    """Of one training: [n_items]."""
+    return wilson(int(right.sum()), len(right))
 
 
 class _Tests:
     """The comparisons of one set of items."""
 
     def __init__(self, ways: Mapping[Strategy, Right]) -> None:
-        self._ways = ways
+        self.ways = ways
+
+    @property
+    def fewest(self) -> int:
+        """Trainings of the strategy that has fewest; 0 where none has any."""
+        return min(map(len, self.ways.values()), default=0)
 
     def groups(self, without: Sequence[str] = ()) -> list[Right]:
         """Trainings of one recipe together: all with even pool rows, then each other strategy's."""
-        even = [self._ways[s] for s in ("uniform", "uniform_again") if s in self._ways]
-        others = [way for s, way in self._ways.items() if s not in ("uniform", "uniform_again", *without)]
+        even = [self.ways[s] for s in ALWAYS if s in self.ways]
+        others = [way for s, way in self.ways.items() if s not in (*ALWAYS, *without)]
         return others if "uniform" in without or not even else [np.concatenate(even), *others]
 
     def _control(self, strategy: Strategy) -> Right | None:
-        control = control_of(strategy, self._ways)
+        control = control_of(strategy, self.ways)
         if control != "uniform" or strategy == "uniform_again":
-            return None if control is None else self._ways.get(control)
-        return self.groups()[0] if "uniform" in self._ways else None
+            return None if control is None else self.ways.get(control)
+        return self.groups()[0] if "uniform" in self.ways else None
 
     def gain(self, strategy: Strategy) -> float | None:
         control = self._control(strategy)
-        return None if control is None else float(self._ways[strategy].mean() - control.mean())
+        return None if control is None else float(self.ways[strategy].mean() - control.mean())
 
     def against(self, strategy: Strategy) -> Difference | None:
-        way, control = self._ways[strategy], self._control(strategy)
+        way, control = self.ways[strategy], self._control(strategy)
         if control is None or min(len(way), len(control)) < LEAST_SEEDS or way.shape[1] < 2:
             return None
         groups = self.groups()
@@ -238,17 +227,17 @@ class _Tests:
         return difference(way, control, seed_scatter(groups))
 
     def responses(self, strategy: Strategy, done: Sequence[TrainingDone]) -> ResponseSaving | None:
-        """What a strategy of shorter targets saves; none of others."""
-        if strategy not in SHORTER or "uniform" not in self._ways:
+        """What a strategy of shorter targets saves, of the trainings at its budget; none of others."""
+        if strategy not in SHORTER or "uniform" not in self.ways:
             return None
         own = [t.adapter for t in done if t.strategy == strategy]
         even = [t.adapter for t in done if t.strategy in ALWAYS]
-        way, groups = self._ways[strategy], self.groups()
+        way, groups = self.ways[strategy], self.groups()
         known = min(len(way), len(groups[0])) >= LEAST_SEEDS and way.shape[1] > 1
         return response_saving(own, even, way, groups[0], groups if known else None)
 
     def calibration(self) -> Calibration | None:
-        even = [self._ways[s] for s in ("uniform", "uniform_again") if s in self._ways]
+        even = [self.ways[s] for s in ALWAYS if s in self.ways]
         if len(even) < 2 or min(map(len, even)) < LEAST_SEEDS or len(even[0]) != len(even[1]) or even[0].shape[1] < 2:
             return None
         return calibration(np.concatenate(even), self.groups(("uniform",)))
@@ -276,7 +265,7 @@ def _training(of: TrainingDone, right: Right) -> BenchTraining:
         target_tokens=of.adapter.target_tokens,
         steps=of.adapter.steps,
         last_loss=of.adapter.last_loss,
-        accuracy=wilson(int(right.sum()), len(right)),
+        accuracy=_rate(right),
     )
 
 
@@ -310,9 +299,9 @@ def _skills(
     )
 
 
-def _same_shares(results: Sequence[StrategyResult]) -> list[str]:
+def _same_shares(made: BudgetResult, several: bool) -> list[str]:
     """Which strategies gave the skills nearly the rows that uniform gave them: little can tell them apart."""
-    even = next((r for r in results if r.strategy == "uniform"), None)
+    even = next((r for r in made.strategies if r.strategy == "uniform"), None)
     if even is None:
         return []
 
@@ -321,9 +310,11 @@ def _same_shares(results: Sequence[StrategyResult]) -> list[str]:
         return {skill.skill: skill.rows / total for skill in of.skills}
 
     given = shares(even)
-    moved = {r.strategy: sum(abs(n - given[s]) for s, n in shares(r).items()) / 2 for r in results}
+    moved = {r.strategy: sum(abs(n - given[s]) for s, n in shares(r).items()) / 2 for r in made.strategies}
+    where = f" at budget {made.share:g}" if several else ""
     return [
-        f"{strategy} gave other skills than uniform only {part:.0%} of its rows: hardly a difference is to be expected."
+        f"{strategy}{where} gave other skills than uniform only {part:.0%} of its rows: hardly a difference is to be "
+        "expected."
         for strategy, part in moved.items()
         if strategy in ("stat_sel", "learnability", "ega") and part < LEAST_MOVED
     ]

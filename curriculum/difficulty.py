@@ -10,14 +10,16 @@ easy slices alone. They give no rule; bins, budgets, levels and the floor are th
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from statistics import fmean
 from typing import get_args
 
 from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, Measure
+from curriculum.extraction import taught_texts
 from curriculum.gate_odds import gate_p_value
 from curriculum.mixture import Draw, Pool, PoolDraw, apportion, room_left
+from curriculum.records import Example
 from curriculum.round_records import ItemSignals, RoundPlan
 
 BINS: tuple[Bin, ...] = get_args(Bin)
@@ -59,6 +61,19 @@ def pool_bins(keys: Mapping[str, Key], pool: Pool) -> dict[str, Bin]:
     return {id_: BINS[min(2, int(3 * fmean(places.get(id_, [0.5]))))] for id_ in pool.ids}
 
 
+def thirds(keys: Mapping[str, Key]) -> dict[str, Bin]:
+    """The third in which each item is of all of them; items of one key are in one third, so one may be empty."""
+    ordered = sorted(keys.values())
+    places = {id_: bisect_left(ordered, key) + bisect_right(ordered, key) for id_, key in keys.items()}
+    return {id_: BINS[min(2, 3 * place // (2 * len(ordered)))] for id_, place in places.items()}
+
+
+def solution_lengths(examples: Iterable[Example]) -> dict[str, Key]:
+    """Words of the worked solutions, on average; of the examples that have any."""
+    taught = {e.id: taught_texts(e) for e in examples if e.solutions}
+    return {id_: (sum(len(text.split()) for text in texts) / len(texts),) for id_, texts in taught.items()}
+
+
 def start_focus(rows: int) -> tuple[Bin, ...]:
     """The bins to begin with for so many rows: easy to middle for hundreds, middle for thousands, then hard, too."""
     return ("easy", "middle") if rows < FEW else ("middle",) if rows < MANY else ("middle", "hard")
@@ -82,12 +97,10 @@ def slices_of(
         keys: example id → what orders it from easy to hard.
         retrain_sd: standard deviation of what another seed alone changes, in shares of 1; see `gate_p_value`.
     """
-    ids = sorted(id_ for id_ in before if id_ in after and id_ in keys)
-    ordered = sorted(keys[id_] for id_ in ids)
+    bins = thirds({id_: keys[id_] for id_ in before if id_ in after and id_ in keys})
     of_bin: defaultdict[Bin, list[str]] = defaultdict(list)
-    for id_ in ids:
-        place = (bisect_left(ordered, keys[id_]) + bisect_right(ordered, keys[id_])) / (2 * len(ordered))
-        of_bin[BINS[min(2, int(3 * place))]].append(id_)
+    for id_, name in sorted(bins.items()):
+        of_bin[name].append(id_)
     made = []
     for name in BINS:
         members = of_bin[name]

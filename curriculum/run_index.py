@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from curriculum.bench_report import BenchReport
+from curriculum.bench_records import BenchReport
 from curriculum.bench_words import headline
 from curriculum.records import Change, Part, Rate, Record
 from curriculum.report import RunReport

@@ -246,6 +246,8 @@ class Materials(NamedTuple):
     """The pool items as the strategies that rank them have them: the same for all of its trainings."""
     bins: Mapping[str, Bin] | None = None
     """Pool example → how hard it is for the student, where a strategy asks and it is known."""
+    share: float = 1.0
+    """The budget that `config` has the rows of: see `bench_budgets`."""
 
     @property
     def round(self) -> int:
@@ -262,7 +264,7 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     """The last round of one training: the strategy's shares, with rows for a little more than the budget of tokens.
 
     `seed` (from 1) chooses which rows are drawn, their order and the adapter's first weights; no two trainings of a
-    bench share it, whatever their strategies.
+    bench share it, whatever their strategies and budgets.
 
     Raises:
         UserError: the profile and the pool leave nothing to teach.
@@ -284,7 +286,8 @@ def strategy_plan(strategy: Strategy, seed: int, of: Materials) -> RoundPlan:
     spare = SPARE * SHORTER.get(strategy, 1)
     rows = ceil(spare * config.plan.rows_per_round * of.budget / lengths.of_plan(first))
     wider = config.model_copy(update={"plan": config.plan.model_copy(update={"rows_per_round": rows})})
-    own_seed = int(content_id([of.config.seed, "bench", strategy, seed], 8), 16)
+    at = [] if of.share == 1 else [of.share]
+    own_seed = int(content_id([of.config.seed, "bench", strategy, seed, *at], 8), 16)
     return planned(wider).model_copy(update={"seed": own_seed})
 
 

@@ -18,7 +18,7 @@ from agents.bench_forecast import bench_forecast, forecast_words
 from agents.cli import app
 from agents.progress import ProgressPrinter
 from agents.session import open_loop
-from curriculum.bench_report import BenchReport
+from curriculum.bench_records import BenchReport
 from curriculum.bench_views import render_html, render_markdown
 from curriculum.config import load_config
 from curriculum.errors import StopRequested, StudentError, TrainingError, UserError
@@ -75,7 +75,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made_of(folder: Path) -> BenchReport:
-    return BenchReport.model_validate(read_json(folder / "bench.json"))
+    return BenchReport.model_validate(json.loads((folder / "bench.json").read_text()))
 
 
 def rows(folder: Path, name: str) -> list[TrainingRow]:
@@ -89,7 +89,7 @@ def files(folder: Path) -> dict[str, str]:
 def test_the_base_and_the_labels_are_shared_and_every_adapter_answers_once(finished: Path) -> None:
     made = made_of(finished)
     assert made.status == "finished" and made.trainings == made.wanted == 14
-    adapters = {t.adapter for s in made.strategies for t in s.trainings}
+    adapters = {t.adapter for s in made.budgets[0].strategies for t in s.trainings}
     assert len(adapters) == 14
     assert {p.name for p in (finished / "answers").iterdir()} == {"base"} | adapters
     assert sorted(p.name for p in (finished / "answers" / "base").iterdir()) == ["final", "probe"]
@@ -108,8 +108,8 @@ def test_the_base_and_the_labels_are_shared_and_every_adapter_answers_once(finis
 
 def test_every_training_gets_the_same_tokens(finished: Path) -> None:
     made = made_of(finished)
-    trainings = {f"{s.strategy}-{t.seed}": t for s in made.strategies for t in s.trainings}
-    assert {name: t.training_tokens / made.budget for name, t in trainings.items()} == pytest.approx(
+    trainings = {f"{s.strategy}-{t.seed}": t for s in made.budgets[0].strategies for t in s.trainings}
+    assert {name: t.training_tokens / made.budgets[0].tokens for name, t in trainings.items()} == pytest.approx(
         dict.fromkeys(trainings, 1.0), rel=0.01
     )
     assert trainings["hard-1"].rows < trainings["uniform-1"].rows, "longer rows, so fewer of them"
@@ -180,7 +180,7 @@ def test_strategies_choose_by_what_is_missing_after_a_warm_up(tmp_path: Path) ->
             counts = Counter(r.skill for r in own)
             assert counts[worst] > counts[best], strategy
         built = read_json(folder / "trainings" / f"{strategy}-1" / "round_02" / "build" / "build.json")
-        assert built["tokens"] == pytest.approx(made.budget, rel=0.02)
+        assert built["tokens"] == pytest.approx(made.budgets[0].tokens, rel=0.02)
     assert not (folder / "answers" / profiles[1]["adapter"] / "final").exists(), "the warm-up is not compared"
     assert any(f"same {len(warm)} even rows" in note for note in made.notes)
     again = bench(tmp_path, arms, 1, **{"bench.warm_up_rows": 30})
@@ -246,8 +246,8 @@ def test_more_seeds_and_strategies_go_on_from_what_is_there(tmp_path: Path, monk
     assert len(begun) == 3 and first.screening
     more = bench(tmp_path, parse_strategies("stat_sel,ega"), 2)
     assert len(begun) == 8 and more.trainings == 8
-    again = {s.strategy: s.trainings[0] for s in more.strategies}
-    assert all(again[s.strategy] == s.trainings[0] for s in first.strategies)
+    again = {s.strategy: s.trainings[0] for s in more.budgets[0].strategies}
+    assert all(again[s.strategy] == s.trainings[0] for s in first.budgets[0].strategies)
 
 
 def test_a_stop_ends_between_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +387,7 @@ def test_a_kill_anywhere_changes_nothing(tmp_path: Path, short: Path, point: tup
 
 def test_easy_and_middle_rows_by_drawn_answers(tmp_path: Path) -> None:
     made = bench(tmp_path, BY_DIFFICULTY, 1, **{"student.signals": "{samples: 3}"})
-    assert [s.strategy for s in made.strategies] == [*BY_DIFFICULTY]
+    assert [s.strategy for s in made.budgets[0].strategies] == [*BY_DIFFICULTY]
     folder = tmp_path / "bench"
     drawn = {
         s: {
@@ -398,10 +398,11 @@ def test_easy_and_middle_rows_by_drawn_answers(tmp_path: Path) -> None:
     }
     assert all(drawn.values()) and not drawn["easy"] & drawn["middle"]
     assert (folder / "answers" / "base" / "pool_samples" / "signals.jsonl").exists()
-    levels = {s.strategy: [(of.difficulty, of.items) for of in s.levels] for s in made.strategies}
-    assert levels["easy"] == levels["uniform"] and [level for level, _ in levels["easy"]] == [1, 2, 3]
-    assert sum(items for _, items in levels["easy"]) == made.items
-    assert "Right by difficulty" in render_markdown(made) and "Right by difficulty" in render_html(made)
+    slices = {s.strategy: [(of.slice, of.items) for of in s.slices] for s in made.budgets[0].strategies}
+    assert slices["easy"] == slices["uniform"] == [(of.slice, of.items) for of in made.slices]
+    assert made.sliced_by == "difficulty" and [of.slice for of in made.slices] == ["level 1", "level 2", "level 3"]
+    assert sum(of.items for of in made.slices) == made.items
+    assert "Right by slice" in render_markdown(made) and "Right by slice" in render_html(made)
 
 
 def test_a_bin_that_nothing_is_in_is_refused(tmp_path: Path) -> None:

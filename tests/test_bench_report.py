@@ -10,8 +10,11 @@ import pytest
 from rich.console import Console
 from samples import grade
 
-from curriculum.bench_report import BenchFacts, BenchReport, TrainingDone, bench_report
-from curriculum.bench_views import plot, render_html, render_markdown, render_terminal
+from curriculum.bench_answers import BaseDone, TrainingDone
+from curriculum.bench_plots import plot
+from curriculum.bench_records import BenchReport
+from curriculum.bench_report import BenchFacts, bench_report
+from curriculum.bench_views import render_html, render_markdown, render_terminal
 from curriculum.bench_words import difference_words, headline, response_words
 from curriculum.records import Grade, SkillLabel, Verdict
 from curriculum.round_records import Adapter, TrainingRow
@@ -81,8 +84,10 @@ LABELS = {
 
 
 def report(done: Sequence[TrainingDone], wanted: int | None = None, notes: Sequence[str] = ()) -> BenchReport:
-    facts = BenchFacts("bench-x", len(done) if wanted is None else wanted, "fake", "0" * 64, "1" * 64, 1000, notes)
-    return bench_report(facts, grades("base", [at % 10 == 0 for at in range(ITEMS)]), done, LABELS)
+    facts = BenchFacts(
+        "bench-x", len(done) if wanted is None else wanted, "fake", "0" * 64, "1" * 64, {1.0: 1000}, notes
+    )
+    return bench_report(facts, BaseDone(grades("base", [at % 10 == 0 for at in range(ITEMS)])), done, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +105,7 @@ def made() -> BenchReport:
 
 
 def test_what_is_better_worse_and_not_told_apart(made: BenchReport) -> None:
-    found = {s.strategy: s for s in made.strategies}
+    found = {s.strategy: s for s in made.budgets[0].strategies}
     assert {name: s.verdict for name, s in found.items()} == {
         "uniform": "not tested",
         "uniform_again": "no difference seen",
@@ -117,7 +122,7 @@ def test_what_is_better_worse_and_not_told_apart(made: BenchReport) -> None:
     )
     assert found["stat_sel"].against is not None and found["stat_sel"].p_value is not None
     assert found["stat_sel"].p_value >= found["stat_sel"].against.p_value, "adjusted for the number of strategies"
-    assert made.calibration is not None and made.calibration.splits == 10
+    assert made.budgets[0].calibration is not None and made.budgets[0].calibration.splits == 10
     assert not made.screening and made.status == "finished" and made.base_accuracy.rate == 0.1
     points = {name: f"{100 * abs(s.gain or 0):.1f} points" for name, s in found.items()}
     assert headline(made) == (
@@ -141,9 +146,9 @@ def test_the_order_of_trainings_does_not_matter() -> None:
 
 def test_one_seed_is_a_screening_without_intervals() -> None:
     made = report([training(s, 1, 0.4) for s in ("uniform", "uniform_again", "ega")])
-    assert made.screening and made.calibration is None and made.seed_sd is None
-    assert all(s.against is None and s.verdict == "not tested" for s in made.strategies)
-    assert made.strategies[2].gain is not None
+    assert made.screening and made.budgets[0].calibration is None and made.budgets[0].seed_sd is None
+    assert all(s.against is None and s.verdict == "not tested" for s in made.budgets[0].strategies)
+    assert made.budgets[0].strategies[2].gain is not None
     text = render_markdown(made)
     assert "needs two seeds" in text and "this is a screening" in text and "too few seeds" in text
 
@@ -152,7 +157,7 @@ def test_items_without_a_verdict_are_left_out_for_all() -> None:
     done = [training(s, n, 0.4, failed=7 if (s, n) == ("ega", 2) else -1) for s in ("uniform", "ega") for n in (1, 2)]
     made = report(done)
     assert (made.items, made.left_out) == (ITEMS - 1, 1)
-    assert {t.accuracy.n for s in made.strategies for t in s.trainings} == {ITEMS - 1}
+    assert {t.accuracy.n for s in made.budgets[0].strategies for t in s.trainings} == {ITEMS - 1}
     assert "1 more have no verdict" in render_markdown(made)
 
 
@@ -167,7 +172,7 @@ def test_a_bench_under_way_has_a_report(count: int) -> None:
 def test_the_report_follows_its_schema_and_comes_back_from_disk(made: BenchReport) -> None:
     plain = json.loads(made.model_dump_json())
     jsonschema.validate(plain, BenchReport.model_json_schema())
-    assert BenchReport.model_validate(plain) == made and plain["schema_version"] == 1
+    assert BenchReport.model_validate(plain) == made and plain["schema_version"] == 2
 
 
 def test_hostile_names_reach_no_view_as_code(made: BenchReport) -> None:
@@ -199,7 +204,7 @@ def test_the_plot_has_a_mark_for_each_control_and_a_dot_for_each_training(made: 
     assert [m.label for m in drawn.marks] == ["uniform_again", "stat_sel", "stat_syn", "generated_uniform", "ega"]
     for mark in drawn.marks:
         assert mark.low is not None and mark.high is not None and len(mark.dots) == 3
-        assert 160 <= mark.low < mark.x < mark.high <= 700
+        assert 14 <= mark.low < mark.x < mark.high <= 386
         assert sum(mark.dots) / 3 == pytest.approx(mark.x, abs=0.2), "the mean of the trainings is the mark"
     better = next(m for m in drawn.marks if m.label == "stat_sel")
     assert better.low is not None and better.low > drawn.zero
@@ -225,7 +230,7 @@ def shorter(seeds: int = 3) -> BenchReport:
 
 
 def test_savings_are_against_uniform_whatever_a_strategy_is_compared_with() -> None:
-    found = {s.strategy: s for s in shorter().strategies}
+    found = {s.strategy: s for s in shorter().budgets[0].strategies}
     assert {name for name, s in found.items() if s.responses} == {"complexity", "complexity_random", "answers"}
     of = found["complexity"].responses
     assert found["complexity"].control == "complexity_random" and of is not None and of.against is not None
@@ -243,27 +248,27 @@ def test_savings_are_against_uniform_whatever_a_strategy_is_compared_with() -> N
 
 def test_the_claim_is_one_sentence_with_its_interval_wherever_the_report_is_read() -> None:
     made = shorter()
-    of = next(s for s in made.strategies if s.strategy == "complexity")
+    of = next(s for s in made.budgets[0].strategies if s.strategy == "complexity")
     assert of.responses is not None
     said = (
         "complexity takes 40.0 % fewer response tokens a training than uniform, whose rows have worked solutions where "
         f"the data do (60 against 100), at a difference of {difference_words(of.responses.against, None)} points."
     )
-    assert response_words(of).startswith(said) and "row by row it takes 70.0 % fewer." in response_words(of)
-    assert "(24 against 12)" in response_words(of) and said in render_markdown(made).replace("\\", "")
+    assert response_words(of, of.strategy).startswith(said) and "row by row it takes 70.0 % fewer." in response_words(of, of.strategy)
+    assert "(24 against 12)" in response_words(of, of.strategy) and said in render_markdown(made).replace("\\", "")
     assert said in render_html(made)
     console = Console(record=True, width=200)
     console.print(render_terminal(made))
     assert said in " ".join(console.export_text().split())
-    random = next(s for s in made.strategies if s.strategy == "complexity_random")
-    assert "takes 20.0 % more response tokens" in response_words(random)
-    (lone,) = [s for s in shorter(1).strategies if s.strategy == "answers"]
+    random = next(s for s in made.budgets[0].strategies if s.strategy == "complexity_random")
+    assert "takes 20.0 % more response tokens" in response_words(random, random.strategy)
+    (lone,) = [s for s in shorter(1).budgets[0].strategies if s.strategy == "answers"]
     assert lone.responses is not None and lone.responses.against is None
-    assert "of which no interval is known: it needs two seeds" in response_words(lone)
+    assert "of which no interval is known: it needs two seeds" in response_words(lone, lone.strategy)
 
 
 def test_nothing_is_saved_of_worked_solutions_where_uniform_has_none() -> None:
     done = [training("uniform", 1, 0.4), training("answers", 1, 0.4, response=10)]
-    facts = BenchFacts("bench-x", 2, "fake", "0" * 64, "1" * 64, 1000, (), gold_targets=False)
-    made = bench_report(facts, grades("base", [True] * ITEMS), done, LABELS)
-    assert [s.responses for s in made.strategies] == [None, None]
+    facts = BenchFacts("bench-x", 2, "fake", "0" * 64, "1" * 64, {1.0: 1000}, (), gold_targets=False)
+    made = bench_report(facts, BaseDone(grades("base", [True] * ITEMS)), done, LABELS)
+    assert [s.responses for s in made.budgets[0].strategies] == [None, None]

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from command import tutelage, write_config
+from test_bench_budgets import BINS
+from test_bench_budgets import report as bench_of
 from test_report import TIMINGS
 from whole_report import KEY, WORST, hostile, whole_report
 
 from agents.proposal import read_proposal
 from agents.run_index import read_index
-from curriculum import proposal_views, run_index_views
+from curriculum import bench_views, proposal_views, run_index_views
 from curriculum.approval import PlanDecision
 from curriculum.report import RunReport
 from curriculum.report_html import render_html
@@ -132,6 +134,38 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, text in (("plan", plan), ("index", index)):
         (folder / f"{name}.html").write_text(text)
     return {name: folder / f"{name}.html" for name in ("plan", "index")}
+
+
+@pytest.fixture(scope="module")
+def bench_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of a bench of difficulties at three budgets, and of one of other strategies, both with hostile text."""
+    folder = tmp_path_factory.mktemp("benches")
+    made = {
+        "difficulty": bench_of(BINS, (0.25, 0.5, 1.0), 2),
+        "others": bench_of(("uniform", "uniform_again", "stat_sel", "complexity_random"), (0.5, 1.0), 1),
+    }
+    for name, report in made.items():
+        (folder / f"{name}.html").write_text(bench_views.render_html(hostile(report)))
+    return {name: folder / f"{name}.html" for name in made}
+
+
+@pytest.mark.parametrize("name", ["difficulty", "others"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_bench_runs_nothing_and_everybody_can_read_it(
+    browser: Any, bench_pages: dict[str, Path], name: str, viewport: dict[str, int], scheme: str
+) -> None:
+    with Watched(browser, bench_pages[name], viewport=viewport, color_scheme=scheme) as page:
+        assert page.locator("script, img, iframe, object, embed, base, link, video, audio, form").count() == 0
+        assert "onerror=alert(2)" in page.inner_text("body")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+        heights = page.locator("svg[role=img] text").evaluate_all(
+            "all => all.map(t => t.getBoundingClientRect().height)"
+        )
+        assert min(heights) >= 13, "the plots' text is large enough to read"
+        page.evaluate(axe.AXE_FILE_PATH.read_text())
+        found = page.evaluate(f"axe.run({RULES})")
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
 
 
 @pytest.mark.parametrize("name", ["plan", "index"])
