@@ -100,8 +100,7 @@ def bench_report(
             seed_sd=seed_scatter(of.groups()).true_sd if of.fewest >= LEAST_SEEDS else None,
             calibration=of.calibration(),
             strategies=tuple(
-                _result(strategy, of_budget[share], of, parts, adjusted, facts.gold_targets)
-                for strategy in of.ways
+                _result(strategy, of_budget[share], of, parts, adjusted, facts.gold_targets) for strategy in of.ways
             ),
         )
         for share, of in tests.items()

@@ -254,7 +254,9 @@ def test_the_claim_is_one_sentence_with_its_interval_wherever_the_report_is_read
         "complexity takes 40.0 % fewer response tokens a training than uniform, whose rows have worked solutions where "
         f"the data do (60 against 100), at a difference of {difference_words(of.responses.against, None)} points."
     )
-    assert response_words(of, of.strategy).startswith(said) and "row by row it takes 70.0 % fewer." in response_words(of, of.strategy)
+    assert response_words(of, of.strategy).startswith(said) and "row by row it takes 70.0 % fewer." in response_words(
+        of, of.strategy
+    )
     assert "(24 against 12)" in response_words(of, of.strategy) and said in render_markdown(made).replace("\\", "")
     assert said in render_html(made)
     console = Console(record=True, width=200)
