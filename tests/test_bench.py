@@ -308,6 +308,8 @@ def test_the_command_prints_a_table_and_a_last_line(tmp_path: Path) -> None:
     [
         (["--arms", "ega,best"], "expected some of uniform"),
         (["--arms", "ega", "--seeds", "0"], "--seeds"),
+        (["--arms", "ega", "--budgets", "0.5,0"], "--budgets: expected shares of plan.rows_per_round's tokens"),
+        (["--arms", "ega", "--budgets", "0.001"], "is no row: give a larger share"),
         (["--set", "plan.rows=3"], "unknown key `plan.rows`"),
         (["--name", "../x"], "expected a plain folder name"),
         (["--set", "bench.at_once=2", "--set", "student.engine=vllm"], "one adapter at a time: set bench.at_once to 1"),

@@ -17,7 +17,7 @@ from test_bench_report import ITEMS, LABELS, grades, shown, training
 from test_strategies import make_pool, materials, row
 from whole_report import WORST, hostile
 
-from agents.bench import Bench, check_bench, open_bench, run_bench
+from agents.bench import ASKED, Bench, check_bench, log_asked, open_bench, run_bench
 from agents.bench_forecast import bench_forecast, forecast_words
 from agents.bench_training import Training
 from agents.progress import ProgressPrinter
@@ -146,6 +146,16 @@ def test_more_budgets_go_on_from_what_is_there(tmp_path: Path, monkeypatch: pyte
     assert bench(tmp_path, arms, (0.25, 0.5, 1.0)) == more and len(begun) == 9
     loaded = load_config(tmp_path / "small.yaml")
     assert bench_forecast(loaded, Bench(arms, 1, (0.25, 0.5, 1.0)), folder).answers == 0
+
+
+def test_a_log_of_wishes_from_before_there_were_budgets_is_read(tmp_path: Path) -> None:
+    run = open_bench(load_config(write(tmp_path)), "bench")
+    wish = {"at": "2026-11-20T10:00:00+00:00", "strategies": list(BINS), "seeds": 1}
+    (run.path / ASKED).write_text(json.dumps(wish) + "\n")
+    log_asked(run, Bench(BINS, 1))
+    assert len((run.path / ASKED).read_text().splitlines()) == 1, "the same wish"
+    log_asked(run, Bench(BINS, 1, (0.25, 1.0)))
+    assert json.loads((run.path / ASKED).read_text().splitlines()[1])["budgets"] == [0.25, 1.0]
 
 
 def test_each_adapter_answers_each_extra_set_once_and_nothing_else_looks_at_it(tmp_path: Path) -> None:
