@@ -88,11 +88,11 @@ def open_accepted(path: Path) -> Accepted:
     rounds = _lineage(run, name, made)
     stages = ["prepare", "label", "final", "answers/base/final", f"answers/{name}/final"]
     stages += [f"round_{r:02d}/{stage}" for r in rounds for stage in ("build", "train", "gate")]
-    stage = adapter_stage(run, made[name], name)
-    if stage.name == MERGE:
+    made_in = adapter_stage(run, made[name], name)
+    if made_in.name == MERGE:
         stages += [f"round_{made[name]:02d}/{MERGE}"]
-    adapter = read_record(stage / "adapter.json", Adapter)
-    check_files(stage / name, adapter.files)
+    adapter = read_record(made_in / "adapter.json", Adapter)
+    check_files(made_in / name, adapter.files)
     for stage in stages:
         if not is_whole(run.stage_path(stage)):
             raise RunDirError(

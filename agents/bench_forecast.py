@@ -6,11 +6,12 @@ from typing import NamedTuple
 from agents.bench import Bench
 from agents.bench_training import TRAININGS
 from agents.forecast import ANSWERS_PER_SECOND, DISCORDANT_SHARE, ROWS_PER_SECOND, START_SECONDS
+from agents.loop import MERGE
 from curriculum.bench_report import LEAST_SEEDS
 from curriculum.config import Config
 from curriculum.crossed import planned_detectable
 from curriculum.rundir import DONE, TIMING, read_json
-from curriculum.strategies import ALWAYS, SAID
+from curriculum.strategies import ALWAYS, SAID, SCALES
 from student.base_model import SMOLLM2
 
 
@@ -35,6 +36,8 @@ def bench_forecast(config: Config, bench: Bench, folder: Path) -> BenchForecast:
     spent = [_seconds(folder, f"{strategy}-{seed}") for strategy, seed in bench.trainings]
     finished = [seconds for seconds in spent if seconds is not None]
     left = len(spent) - len(finished)
+    scaled = [s for (s, _), seconds in zip(bench.trainings, spent, strict=True) if seconds is None and s == "lines"]
+    choosing = len(scaled) * splits.probe * len(config.training.lines or SCALES)
     warmed = not config.bench.warm_up_rows or (folder / "round_01" / "profile" / DONE).exists()
     shared = sum(n for split, n in (("probe", splits.probe), ("final", splits.final)) if not _done(answers, split))
     shared += 0 if warmed else splits.probe
@@ -46,7 +49,7 @@ def bench_forecast(config: Config, bench: Bench, folder: Path) -> BenchForecast:
         warm_up = config.bench.warm_up_rows
         rows = config.training.epochs * (left * (config.plan.rows_per_round + warm_up) + warm_up)
         least, most = (
-            ((shared + left * splits.final) / answering + rows / training + (2 * left + 2) * start) / 60
+            ((shared + choosing + left * splits.final) / answering + rows / training + (2 * left + 2) * start) / 60
             for answering, training, start in zip(
                 reversed(ANSWERS_PER_SECOND), reversed(ROWS_PER_SECOND), START_SECONDS, strict=True
             )
@@ -55,7 +58,7 @@ def bench_forecast(config: Config, bench: Bench, folder: Path) -> BenchForecast:
     return BenchForecast(
         trainings=len(spent),
         finished=len(finished),
-        answers=shared + left * splits.final,
+        answers=shared + choosing + left * splits.final,
         minutes=minutes,
         measured=bool(finished),
         detectable=_detectable(config, bench),
@@ -71,7 +74,8 @@ def _seconds(folder: Path, name: str) -> float | None:
     trained = next((p.parent for p in (folder / TRAININGS / name).glob(f"round_*/train/{DONE}")), None)
     if trained is None:
         return None
-    adapter = read_json(trained / DONE)["update"]["candidate"]
+    merged = trained.with_name(MERGE) / DONE
+    adapter = read_json(merged if merged.exists() else trained / DONE)["update"]["candidate"]
     answered = folder / "answers" / adapter / "final"
     if not (answered / DONE).exists():
         return None

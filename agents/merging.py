@@ -44,7 +44,7 @@ class Blend(NamedTuple):
 
 
 def merge(loop: Loop, state: State) -> State:
-    """Where the config wants it, the round's adapter is scaled with depth, then averaged with those of earlier rounds."""
+    """Where the config wants it, the round's adapter is scaled with depth, then averaged with earlier rounds'."""
     round_ = state["round"]
     of_round = [stage for stage in loop.run.inherited if stage.startswith(f"round_{round_:02d}/")]
     if of_round:  # a round that a fork took over stays as it is
@@ -150,7 +150,7 @@ def _choose_lines(loop: Loop, own: Loop, round_: int, current: AdapterFiles, ite
 
 
 def _choose_soup(loop: Loop, own: Loop, round_: int, first: Blend, items: Items) -> Blend:
-    earlier = [_single(own, r) for r in range(1, round_) if gate_decision(own, r).candidate is not None]
+    earlier = [_single(own, r) for r in range(round_ - 1, 0, -1) if gate_decision(own, r).candidate is not None]
     if not earlier:
         return first
     answered: dict[str, Evaluation] = {}
@@ -164,7 +164,7 @@ def _choose_soup(loop: Loop, own: Loop, round_: int, first: Blend, items: Items)
         return share(rate(_mean(own, round_, members)))
 
     # The later one first where two are as good.
-    ordered = [first, *sorted(reversed(earlier), key=lambda blend: -share(rate(blend)))]
+    ordered = [first, *sorted(earlier, key=lambda blend: -share(rate(blend)))]
     tried = greedy_soup(ordered, score)
 
     def work(folder: Path) -> Mapping[str, Any]:

@@ -6,7 +6,10 @@ Takes values of a report and returns plain text, not escaped for any medium, as 
 from curriculum.merge_records import LinesCandidate, LinesChoice, Merged, SoupChoice
 from curriculum.records import Rate
 
-FLATTERED = "The next profile of what these items chose flatters it a little: it is made of the same items. The gate's are others."
+FLATTERED = (
+    "The next profile of what these items chose flatters it a little, for it is made of the same items; the gate's are "
+    "others."
+)
 
 
 def lines_words(made: LinesChoice) -> str:
@@ -21,8 +24,8 @@ def lines_words(made: LinesChoice) -> str:
 
 def _candidate(one: LinesCandidate) -> str:
     return (
-        f"a = {one.a:g}: {_count(one.missing)} of those that the current adapter does not get right, {_count(one.kept)} "
-        f"of those it does, score {one.score:.3f}"
+        f"a = {one.a:g}: {_count(one.missing)} of those that the current adapter gets wrong, {_count(one.kept)} "
+        f"of those it gets right, score {one.score:.3f}"
     )
 
 

@@ -45,6 +45,7 @@ Strategy = Literal[
     "complexity",
     "complexity_random",
     "dft",
+    "lines",
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 ALWAYS: tuple[Strategy, ...] = ("uniform", "uniform_again")
@@ -69,14 +70,17 @@ SAID: Mapping[Strategy, str] = {
     "complexity": "uniform rows, worked solutions for the hardest part only, by entropy; answers for the rest",
     "complexity_random": "uniform rows, worked solutions for a random part as large: the control of complexity",
     "dft": "uniform rows, the loss of each token weighed by its own probability",
+    "lines": "uniform rows, the adapter scaled with depth (LiNeS) as the probe chooses",
 }
 RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_sel": "embed_sel"}
 """Strategies that rank the pool items inside a skill, by what."""
 HARD_SHARE = Fraction(1, 3)
 """Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
 MATH the hard ones, as STAT's baseline MATH-Hard has it."""
-LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "dft")
-"""Uniform rows with one layer on top of the choice: of weights, of the form of targets, or of the loss."""
+LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "dft", "lines")
+"""Uniform rows with one layer on top of the choice: of weights, of the form of targets, of the loss, or of depth."""
+SCALES = (1.0, 0.75, 0.5, 0.25)
+"""What the strategy `lines` tries where the config has no `training.lines`."""
 SHORTER = Fraction(2)
 """Times as many rows are planned where most targets are answers alone, and so far shorter than those of the pool."""
 SPARE = Fraction(11, 10)
@@ -124,10 +128,9 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
 
 def layer_config(config: Config, strategy: Strategy) -> Config:
     """The config that a strategy's rows are built and trained with: the bench's, but for a strategy that is a layer."""
-    training: dict[str, Any] = {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
+    training: dict[str, Any] = {"lines": config.training.lines or SCALES if strategy == "lines" else None}
+    training |= {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
     targets = {"targets": strategy} if strategy in ("complexity", "complexity_random") else {}
-    if not training and not targets:
-        return config
     return config.model_copy(
         update={
             "plan": config.plan.model_copy(update=targets),

@@ -44,8 +44,8 @@ class VllmConfig(Section):
         default=1,
         gt=0,
         le=512,
-        description="rank that a server which loads adapters keeps room for, at least; training.rank always fits. A soup "
-        "of higher rank is brought back to what fits",
+        description="rank that a server which loads adapters keeps room for, at least; training.rank always fits, and "
+        "a soup of higher rank is brought back to what fits",
     )
     max_length: int = Field(default=4096, gt=0, description="most tokens of prompt and answer; the model's limit holds")
     kv_cache_gib: float = Field(

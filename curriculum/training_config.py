@@ -66,9 +66,8 @@ class TrainingConfig(Section):
     @field_validator("lines")
     @classmethod
     def _scales(cls, lines: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if lines and not (
-            1 in lines and len({f"{a:g}" for a in lines}) == len(lines) and all(0 <= a <= 1 for a in lines)
-        ):
+        differ = len({f"{a:g}" for a in lines or ()}) == len(lines or ())
+        if lines and not (1 in lines and differ and all(0 <= a <= 1 for a in lines)):
             raise ValueError("expected different numbers from 0 to 1 with 1, which changes nothing, among them")
         return lines
 

@@ -1,4 +1,4 @@
-"""One adapter made of others, without training: each scaled with depth (LiNeS), then the mean of their updates (a soup).
+"""One adapter made of others, without training: each scaled with depth (LiNeS), then their mean (a soup).
 
 What is scaled and averaged is ΔW = s·B·A, never A or B alone; s is peft's scaling. The full ΔW is never made: a mean is
 the concatenation of the factors, and its way back to a lower rank goes through their QR decompositions.
@@ -158,9 +158,9 @@ def merge(parts: Sequence[tuple[Loaded, float]], layers: int, limit: int | None)
         The adapter, and `rank`, `norm` of ΔW, and `error`: the norm of what the limit left out, relative; none where it
         left out nothing.
     """
-    (first, a), *others = parts
+    first = parts[0][0]
     scaled = [Loaded(p.config, scale_depth(p.tensors, a, layers)) for p, a in parts]
-    if not others:
+    if len(parts) == 1:
         norm = sqrt(sum(map(squared_norm, scaled[0].updates().values())))
         return scaled[0], {"rank": first.config["r"], "norm": norm, "error": None}
     updates = [one.updates() for one in scaled]
