@@ -54,7 +54,7 @@ def choose_lines(
         scaled: name, scale a, and the same of each candidate; one has a = 1.
         halved: whether the items are half of the probe.
 
-    Source: Wang et al. 2024, LiNeS (arXiv 2410.17146), section 4.1, and its code for the score.
+    Source: Wang et al. 2024, LiNeS (arXiv 2410.17146); the score is that of its code for one task.
     """
     items = set(current).intersection(*(right for _, _, right in scaled))
     targets = sorted(id_ for id_ in items if not current[id_])

@@ -50,7 +50,7 @@ def depth_factor(a: float, layer: int | None, layers: int) -> float:
     Raises:
         StudentError: the base has no such layer.
 
-    Source: Wang et al. 2024, LiNeS (arXiv 2410.17146), equation 3.
+    Source: Wang et al. 2024, LiNeS (arXiv 2410.17146), with b = 1 − a, its choice for one task.
     """
     if layer is None:
         return a
