@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.loop import MERGE, adapter_stage
 from agents.reporting import gather
 from agents.session import open_run
 from curriculum.config import Config
@@ -38,7 +39,7 @@ class Accepted(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where the run has its files."""
-        return self.run.round_stage(self.adapter.round, "train") / self.adapter.name
+        return adapter_stage(self.run, self.adapter.round, self.adapter.name) / self.adapter.name
 
     @property
     def base(self) -> Base:
@@ -83,12 +84,15 @@ def open_accepted(path: Path) -> Accepted:
         )
     if config.student.engine == "fake":
         raise RunDirError(f"{path}: expected a student with weights, got a run of the FAKE student: it has no adapter")
-    trained = {r.candidate: r.round for r in report.rounds if r.candidate}
-    rounds = _lineage(run, name, trained)
+    made = {r.candidate: r.round for r in report.rounds if r.candidate}
+    rounds = _lineage(run, name, made)
     stages = ["prepare", "label", "final", "answers/base/final", f"answers/{name}/final"]
     stages += [f"round_{r:02d}/{stage}" for r in rounds for stage in ("build", "train", "gate")]
-    adapter = read_record(run.round_stage(trained[name], "train") / "adapter.json", Adapter)
-    check_files(run.round_stage(adapter.round, "train") / name, adapter.files)
+    made_in = adapter_stage(run, made[name], name)
+    if made_in.name == MERGE:
+        stages += [f"round_{made[name]:02d}/{MERGE}"]
+    adapter = read_record(made_in / "adapter.json", Adapter)
+    check_files(made_in / name, adapter.files)
     for stage in stages:
         if not is_whole(run.stage_path(stage)):
             raise RunDirError(
@@ -123,9 +127,15 @@ def check_files(folder: Path, recorded: Mapping[str, str]) -> None:
             )
 
 
-def _lineage(run: RunDir, name: str, trained: Mapping[str, int]) -> tuple[int, ...]:
-    rounds: list[int] = []
-    while name != BASE:
-        rounds.insert(0, trained[name])
-        name = read_json(run.round_stage(trained[name], "train") / DONE)["inputs"]["start"]
-    return tuple(rounds)
+def _lineage(run: RunDir, name: str, made: Mapping[str, int]) -> tuple[int, ...]:
+    """The rounds whose trainings an adapter goes back to: its ingredients', and those that they went on from."""
+    rounds: set[int] = set()
+    names = {name} - {BASE}
+    while names:
+        name = names.pop()
+        adapter = read_record(adapter_stage(run, made[name], name) / "adapter.json", Adapter)
+        for round_ in {part.round for part in adapter.merged.ingredients} if adapter.merged else {made[name]}:
+            if round_ not in rounds:
+                rounds.add(round_)
+                names |= {read_json(run.round_stage(round_, "train") / DONE)["inputs"]["start"]} - {BASE}
+    return tuple(sorted(rounds))

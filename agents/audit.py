@@ -16,7 +16,8 @@ from agents.control import TRAIN as CONTROL_TRAIN
 from agents.demonstrations import WEIGHTS
 from agents.evaluation import SERVING
 from agents.history import pool_sizes, written_levels
-from agents.loop import REPEATED, Loop
+from agents.loop import MERGE, REPEATED, Loop
+from agents.merging import LINES, SOUP, chosen_blend, write_merged
 from agents.replay import generated
 from agents.teach import write_adapter
 from curriculum.approval import decision_faults, decision_words, plan_decision
@@ -33,7 +34,7 @@ from student.interface import TrainingResult
 
 TAKEN: Mapping[str, tuple[str, ...]] = {
     "answers.jsonl": ("prompt_tokens", "completion_tokens", "entropy"),
-    "adapter.json": ("training_tokens", "target_tokens"),
+    "adapter.json": ("training_tokens", "target_tokens", "rank", "norm", "error"),
     "losses.json": ("losses", "gradient_norms", "probabilities", "phase_steps"),
 }
 """Numbers of files that no other record gives: only the student saw them happen."""
@@ -54,6 +55,9 @@ PARTS = {
     CONTROL_BUILD: "training sets",
     "train": "trainings",
     CONTROL_TRAIN: "trainings",
+    LINES: "merging",
+    SOUP: "merging",
+    MERGE: "merging",
     "gate": "gate decisions",
     "report": "reports of rounds",
     "final": "final test",
@@ -110,7 +114,7 @@ class AuditedRun(RunDir):
 
     @staticmethod
     def _is_weights(folder: Path, output: str) -> bool:
-        return folder.name in ("train", CONTROL_TRAIN) and "/" in output
+        return folder.name in ("train", CONTROL_TRAIN, MERGE) and "/" in output
 
     def _check_taken_over(self, name: str, folder: Path, done: Mapping[str, Any]) -> None:
         self._found.hash(f"{name}/{DONE}", self.inherited[name], file_hash(folder / DONE))
@@ -157,6 +161,8 @@ class AuditedRun(RunDir):
         """Another way to make a stage: trainings are not repeated, and persons' decisions are only checked."""
         if folder.name in ("train", CONTROL_TRAIN):
             return lambda made: self._trained(folder, made)
+        if folder.name == MERGE:
+            return lambda made: self._merged(folder, made)
         return (lambda made: self._approved(folder)) if folder.name == "approve" else None
 
     def _trained(self, folder: Path, made: Path) -> Mapping[str, Any]:
@@ -164,8 +170,7 @@ class AuditedRun(RunDir):
         control = folder.name == CONTROL_TRAIN
         recorded = read_record(folder / "adapter.json", Adapter)
         rows_file = folder.parent / (CONTROL_BUILD if control else "build") / "training_set.jsonl"
-        outputs = read_json(folder / DONE)["outputs"]
-        files = {o.rpartition("/")[2]: sha256 for o, sha256 in outputs.items() if "/" in o}
+        files = _weights_files(folder)
         curves = read_json(folder / "losses.json")
         too_long = Counter((row.example_id, row.skill, row.origin) for row in _dropped(folder))
         dropped = []
@@ -186,6 +191,17 @@ class AuditedRun(RunDir):
         round_ = int(folder.parent.name.removeprefix("round_"))
         adapter = write_adapter(self.loop, round_, rows_file, files, result, made, "control" if control else "")
         return {} if control else {"candidate": adapter.name}
+
+    def _merged(self, folder: Path, made: Path) -> Mapping[str, Any]:
+        """What merging recorded of itself, put together again from the choices and the files' hashes."""
+        round_ = int(folder.parent.name.removeprefix("round_"))
+        recorded = read_record(folder / "adapter.json", Adapter).merged
+        if recorded is None:
+            raise RunDirError(f"{folder.name}: the adapter is made of nothing")
+        blend = chosen_blend(self.loop, round_)
+        merged = recorded.model_copy(update={"ingredients": blend.parts})
+        adapter = write_merged(self.loop, round_, blend, _weights_files(folder), merged, made)
+        return {"candidate": adapter.name}
 
     def _approved(self, folder: Path) -> Mapping[str, Any]:
         """The decision on a plan: one that nobody made leaves the plan as it was proposed."""
@@ -217,6 +233,12 @@ def _part(stage: str) -> str:
 
 def _is_output(path: Path) -> bool:
     return path.is_file() and path.suffix not in (".journal", ".log", ".tmp") and path.name != TIMING
+
+
+def _weights_files(folder: Path) -> dict[str, str]:
+    """The hashes of an adapter's files, as its stage recorded them."""
+    outputs = read_json(folder / DONE)["outputs"]
+    return {o.rpartition("/")[2]: sha256 for o, sha256 in outputs.items() if "/" in o}
 
 
 def _dropped(folder: Path) -> list[DroppedRow]:

@@ -86,6 +86,11 @@ def check_bench(config: Config, bench: Bench) -> None:
             f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter "
             "at a time: set bench.at_once to 1, or teacher.kind to offline and student.engine to transformers"
         )
+    if config.training.soup:
+        raise UserError(
+            "training.soup averages the adapters of a run's rounds, and a bench has one round: leave it out. "
+            "benchmarks/merging.py averages those of a finished bench"
+        )
     formed = [s for s in bench.strategies if layer_config(config, s).plan.targets not in ("gold", "answers")]
     if formed and config.without_solutions:
         raise UserError(

@@ -7,12 +7,13 @@ from typing import NamedTuple
 from agents.bench import Bench
 from agents.bench_training import TRAININGS, Training
 from agents.forecast import ANSWERS_PER_SECOND, DISCORDANT_SHARE, ROWS_PER_SECOND, START_SECONDS
+from agents.loop import MERGE
 from curriculum.bench_budgets import WHOLE, budget_rows, budget_words
 from curriculum.bench_report import LEAST_SEEDS
 from curriculum.config import Config
 from curriculum.crossed import planned_detectable
 from curriculum.rundir import DONE, TIMING, read_json
-from curriculum.strategies import ALWAYS, SAID
+from curriculum.strategies import ALWAYS, SAID, SCALES
 from student.base_model import SMOLLM2
 
 
@@ -94,9 +95,14 @@ def _spent(config: Config, folder: Path, training: Training, asked: Mapping[str,
     rows = budget_rows(config, training.share) + config.bench.warm_up_rows
     done = (folder / TRAININGS / training.name).glob(f"round_*/train/{DONE}")
     trained = next((p.parent for p in done), None)
+    tried = len(config.training.lines or SCALES) if training.strategy == "lines" else 0
+    choosing, whole = tried * config.data.splits.probe, sum(asked.values())
     if trained is None:
-        return _Spent(rows, sum(asked.values()), rows, 0.0, 0.0)
-    answers = folder / "answers" / str(read_json(trained / DONE)["update"]["candidate"])
+        return _Spent(rows, choosing + whole, rows, 0.0, 0.0)
+    chosen = trained.with_name(MERGE) if tried else trained
+    if not (chosen / DONE).exists():
+        return _Spent(0, choosing + whole, rows, _seconds(trained), 0.0)
+    answers = folder / "answers" / str(read_json(chosen / DONE)["update"]["candidate"])
     given = [name for name in asked if (answers / name / DONE).exists()]
     left = sum(items for name, items in asked.items() if name not in given)
     return _Spent(0, left, rows, _seconds(trained), sum(_seconds(answers / name) for name in given))

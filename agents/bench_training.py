@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.evaluation import evaluate_extra, evaluate_split, plain_prompt
-from agents.loop import Loop, State, stage_inputs
+from agents.loop import Loop, State, adapter_stage, stage_inputs
+from agents.merging import merged_adapter
 from agents.ranking import RANK
 from agents.targets import target_texts
 from agents.teach import train_adapter, write_rows, write_training_set
@@ -113,8 +114,10 @@ def run_training(loop: Loop, of: Materials, training: Training) -> TrainingDone:
     config = layer_config(loop.config, strategy)
     of = at_budget(of._replace(holdout=replace(loop, config=config).holdout), share)
     own = replace(loop, run=RunDir(loop.run.path / TRAININGS / training.name), config=config)
-    adapter = _fit(loop, own, of, strategy, seed)
-    files = AdapterFiles(adapter.name, own.run.round_stage(of.round, "train") / adapter.name)
+    _fit(loop, own, of, strategy, seed)
+    name = merged_adapter(loop, own, of.round, examined_adapter(loop, of))
+    adapter = read_record(adapter_stage(own.run, of.round, name) / "adapter.json", Adapter)
+    files = own.adapter_files(name, of.round)
     grades = evaluate_split(loop, files, "final").grades
     rows = read_records(own.run.round_stage(of.round, "build") / "training_set.jsonl", TrainingRow)
     return TrainingDone(strategy, seed, adapter, rows, grades, share, extra_grades(loop, files))

@@ -205,7 +205,7 @@ def _rounds_once(run: RunDir) -> set[int]:
 
 
 def _is_weights(stage: Path, name: str) -> bool:
-    return "/" in name and stage.name in ("train", "control_train")
+    return "/" in name and stage.name in ("train", "control_train", "merge")
 
 
 def _document(record: Record) -> bytes:

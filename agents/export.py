@@ -20,6 +20,7 @@ from curriculum.errors import UserError
 from curriculum.lm_eval_task import agrees, make_task
 from curriculum.model_card import Card, render_card
 from curriculum.records import Example, Grade, SkillLabel, StudentAnswer
+from curriculum.report_merging import ingredient_words
 from curriculum.round_records import DroppedRow, TrainingRow
 from curriculum.rundir import file_hash, read_json, read_records
 from student.base_model import MODEL_FILES, base_hash, resolve_base
@@ -212,7 +213,10 @@ def _card(accepted: Accepted, cross_check: CrossCheck) -> Card:
     report, adapter, config = accepted.report, accepted.adapter, accepted.config
     rounds = ", ".join(map(str, accepted.rounds))
     of = f"{adapter.rows} in round {adapter.round}"
-    if len(accepted.rounds) > 1:
+    if adapter.merged is not None:
+        of += f"; {ingredient_words(adapter.merged)}"
+        of += f" The training set has the rows of rounds {rounds}" if len(accepted.rounds) > 1 else ""
+    elif len(accepted.rounds) > 1:
         of += f"; it went on from the adapters before it, of rounds {rounds}, whose rows are in the training set, too"
     training_sets = {
         f"rows of round {r} (training_set.jsonl)": file_hash(
@@ -226,7 +230,7 @@ def _card(accepted: Accepted, cross_check: CrossCheck) -> Card:
         base=accepted.base,
         system_prompt=accepted.prompt.text,
         row_words=of,
-        usage=_usage(config.training.rank, cross_check.command),
+        usage=_usage(adapter.merged.rank if adapter.merged else config.training.rank, cross_check.command),
         reproduction="tutelage run config.yaml",
         reproduction_words=_reproduction_words(accepted),
         hashes={**{name: adapter.files[name] for name in ADAPTER_FILES}, **training_sets, "base": adapter.base_hash},

@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from agents import footprint
+from agents.merging import rank_limit
 from curriculum.addresses import is_loopback
 from curriculum.config import Config
 from curriculum.data_config import FileData, FileSource, GeneratorData
 from curriculum.gate_odds import detectable_gain, false_accept_rate
 from curriculum.looks import next_look
+from curriculum.merging import merging_answers
 from curriculum.report_text import add_row, narrow_table, safe_text
 from curriculum.signals import SAMPLES_WITHOUT_GOLD
 from curriculum.teacher_config import Role
@@ -87,6 +89,9 @@ def forecast(config: Config) -> Forecast:
         answers += controls * splits.gate + 2 * splits.final
         evaluations += controls + 2
     answers += _drawn(config)
+    merging = [_merging_answers(config, round_) for round_ in range(1, rounds + 1)]
+    answers += sum(merging)
+    evaluations += sum(merging) // max(1, splits.probe)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     trainings = [config.plan.rows_per_round + again for again in replay]
     rows = config.training.epochs * (sum(trainings) + sum(trainings[rounds - controls :]))
@@ -115,7 +120,9 @@ def adapter_bytes(config: Config) -> int | None:
 
 
 def _disk_bytes(config: Config, answers: int, adapters: int) -> int | None:
-    """Every training's adapter stays, rolled back or not; none is there twice, for a finished draft is renamed."""
+    """Every adapter stays, rolled back or not, and for a while what is tried of it after its training; none is there
+    twice, for a finished draft is renamed.
+    """
     adapter, splits = adapter_bytes(config), config.data.splits
     if adapter is None:
         return None
@@ -125,7 +132,7 @@ def _disk_bytes(config: Config, answers: int, adapters: int) -> int | None:
     # One split's journal is there beside its answers: at most the largest one's.
     journal = max(splits.final, *(source.items for source in config.extra.values())) if config.extra else splits.final
     texts = BYTES_PER_ANSWER * (answers + journal) + BYTES_PER_EXAMPLE * examples
-    return adapters * adapter + texts
+    return (adapters + _merged_adapters(config)) * adapter + texts
 
 
 def leaving(config: Config) -> list[str]:
@@ -172,6 +179,24 @@ def _drawn(config: Config) -> int:
     measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
     pool = (splits.pool or 0) * (config.rounds if config.plan.difficulty == "adaptive" else int(measured))
     return without_gold + signals.samples * (config.rounds * splits.probe + pool)
+
+
+def _merging_answers(config: Config, round_: int) -> int:
+    """Probe answers that choose after a round's training; and the trained adapter's to the gate, beside a control's."""
+    lines, soup = config.training.lines or (), config.training.soup
+    controlled = config.control == "every_round" or (config.control == "last_round" and round_ == config.rounds)
+    gate = config.data.splits.gate if controlled and (lines or soup) else 0
+    return gate + merging_answers(len(lines), soup, round_, config.data.splits.probe)
+
+
+def _merged_adapters(config: Config) -> int:
+    """Adapters' weights, in those of a trained one, that merging adds at most; what is tried in the last round, too."""
+    tried, rounds = max(0, len(config.training.lines or ()) - 1), config.rounds
+    if not config.training.soup:
+        return rounds * bool(tried) + tried
+    limit = rank_limit(config)
+    sizes = [r if limit is None else min(r, ceil(limit / config.training.rank)) for r in range(1, rounds + 1)]
+    return sum(sizes) + tried + (rounds - 1) * sizes[-1]
 
 
 def _extra_answers(config: Config) -> int:

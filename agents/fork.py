@@ -99,7 +99,8 @@ def _stages(run: RunDir, reports: Sequence[RoundReport]) -> list[Path]:
     once = [p.parent for p in run.path.glob(f"*/{DONE}") if p.parent.name != "final"]
     rounds = [p.parent for r in reports for p in run.path.glob(f"round_{r.round:02d}/*/{DONE}")]
     controls = [r.control.control.adapter for r in reports if r.control]
-    adapters = [BASE, *(r.candidate for r in reports if r.candidate), *controls]
+    tried = [name for r in reports if r.methods for name in r.methods.tried]
+    adapters = dict.fromkeys([BASE, *(r.candidate for r in reports if r.candidate), *controls, *tried])
     answers = [p.parent for adapter in adapters for p in (run.stage_path("answers") / adapter).glob(f"*/{DONE}")]
     stages = sorted([*once, *rounds, *answers])
     for stage in stages:

@@ -16,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl, Runtime
 from langgraph.types import RetryPolicy, interrupt
 
-from agents import control, decisions, final, nodes, prepare, reporting, teach
+from agents import control, decisions, final, merging, nodes, prepare, reporting, teach
 from agents.loop import Loop, State
 from curriculum.errors import StopRequested, StudentError, TrainingError
 
@@ -32,6 +32,7 @@ NODES: dict[str, Node] = {
     "approve": decisions.approve,
     "build": teach.build,
     "train": teach.train,
+    "merge": merging.merge,
     "gate": decisions.gate,
     "control": control.control,
     "report": reporting.report,
@@ -70,7 +71,8 @@ def build_graph() -> CompiledStateGraph[State, Loop, State, State]:
     graph.add_conditional_edges("approve", partial(_route, after_approve), ["build", "report"])
     for before, after in [
         ("build", "train"),
-        ("train", "gate"),
+        ("train", "merge"),
+        ("merge", "gate"),
         ("gate", "control"),
         ("control", "report"),
         ("finish", END),
@@ -121,7 +123,8 @@ def run_plain(loop: Loop) -> State:
             step("plan", "approve")
             if state["waiting_for"]:
                 return state
-            step(*(["build", "train", "gate", "control"] if after_approve(loop, state) == "build" else []), "report")
+            taught = ["build", "train", "merge", "gate", "control"]
+            step(*(taught if after_approve(loop, state) == "build" else []), "report")
         if after_report(loop, state) == "finish":
             step("finish")
             return state

@@ -26,6 +26,8 @@ from student.interface import AdapterFiles, Progress, Student
 
 FAILED = "failed.jsonl"
 """In a stage's folder: the items its teacher failed on, if there are any."""
+MERGE = "merge"
+"""The stage of a round that has what was made of its adapter after the training, where that is another one."""
 REPEATED = "repeated.json"
 """In the folder of a round's diagnoses: how far they repeat, where that was measured."""
 
@@ -188,7 +190,10 @@ class Loop:
 
     def adapter_files(self, name: str, round_: int) -> AdapterFiles:
         """Where an adapter's files are; the base has none."""
-        return AdapterFiles(name, self.run.round_stage(round_, "train") / name if round_ else None)
+        if not round_:
+            return AdapterFiles(name, None)
+        stage = adapter_stage(self.run, round_, name)
+        return AdapterFiles(name, stage / name, merged=stage.name == MERGE)
 
     def plan(self, round_: int) -> RoundPlan:
         """A round's approved plan."""
@@ -198,6 +203,14 @@ class Loop:
         """The rows a round added to the training set: all but its replay."""
         rows = read_records(self.run.round_stage(round_, "build") / "training_set.jsonl", TrainingRow)
         return [row for row in rows if row.origin != "replay"]
+
+
+def adapter_stage(run: RunDir, round_: int, name: str) -> Path:
+    """The stage of a round that made an adapter: what was made of its training's, or the training itself."""
+    merged = run.round_stage(round_, MERGE)
+    record = merged / "adapter.json"
+    there = record.exists() and read_json(record)["name"] == name
+    return merged if there else run.round_stage(round_, "train")
 
 
 def _id(example: Example) -> str:

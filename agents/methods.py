@@ -4,6 +4,7 @@ from statistics import fmean
 
 from agents.demonstrations import HOLDOUT, WEIGHTS
 from agents.loop import Loop
+from agents.merging import read_lines, read_soup
 from agents.targets import CHOICES, SOLVED
 from curriculum.complexity import solving_report, targets_report
 from curriculum.config import Config
@@ -31,6 +32,8 @@ def methods_report(loop: Loop, round_: int) -> MethodsReport | None:
     probabilities = read_json(loop.run.round_stage(round_, "train") / "losses.json").get("probabilities", [])
     made = MethodsReport(
         weights=_weights(loop, round_),
+        lines=read_lines(loop, round_),
+        soup=read_soup(loop, round_),
         targets=_targets(loop, round_, config, rows),
         dft_rows=sum(map(config.training.has_dft, rows)) if dft else None,
         first_probability=probabilities[0] if dft and probabilities else None,

@@ -40,7 +40,9 @@ from student.interface import (
     AdapterFiles,
     Encoded,
     Influence,
+    MergeResult,
     Progress,
+    Scaled,
     Target,
     TrainingResult,
     TrainingSettings,
@@ -155,6 +157,10 @@ class RecordedStudent:
     ) -> TrainingResult:
         """Nothing is trained."""
         raise NotRecomputed("weights: a training is not repeated")
+
+    def merge(self, parts: Sequence[Scaled], limit: int | None, folder: Path, log: Path) -> MergeResult:
+        """There are no weights."""
+        raise NotRecomputed("weights: nothing is merged again")
 
 
 class RecordedTeacher:

@@ -80,7 +80,7 @@ def replay(loop: Loop, last: int, planned: Mapping[int, int], final: bool) -> No
             step("gate", "control")
         else:
             step("plan", "approve")
-            step(*(["build", "train", "gate", "control"] if after_approve(loop, state) == "build" else []))
+            step(*(["build", "train", "merge", "gate", "control"] if after_approve(loop, state) == "build" else []))
         step("report")
     loop.config = config
     if final:

@@ -10,6 +10,7 @@ from agents.history import adapter_before
 from agents.loop import Loop
 from agents.recorded_usage import count_lines, recorded_usage
 from agents.teacher_work import Known
+from curriculum.merging import merging_answers
 from curriculum.proposal import RoundForecast
 from curriculum.round_records import Adapter, RoundPlan
 from curriculum.rundir import DONE, TIMING, read_json, read_record
@@ -24,6 +25,8 @@ def round_forecast(loop: Loop, plan: RoundPlan) -> RoundForecast:
     """What building, training and gating this plan will take; nothing is loaded or spent."""
     controls = 1 if wants_control(loop.config, plan.round) else 0
     answers = (1 + controls) * len(loop.split("gate")) + _retention_answers(loop, plan.round)
+    training = loop.config.training
+    answers += merging_answers(len(training.lines or ()), training.soup, plan.round, len(loop.split("probe")))
     rows = (1 + controls) * plan.epochs * (plan.new_rows + plan.replay_rows)
     minutes, basis = _minutes(loop, answers, rows)
     teacher, left_out = (None, "") if loop.config.teacher.kind == "offline" else _teacher(loop, plan)

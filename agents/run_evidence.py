@@ -15,6 +15,7 @@ from agents.control import TRAIN as CONTROL_TRAIN
 from agents.evaluation import PROFILE_SET, SERVING
 from agents.first_files import CHANGES
 from agents.forecast import forecast
+from agents.loop import MERGE
 from agents.recorded_usage import count_lines
 from curriculum.config import Config
 from curriculum.records import BASE, Diagnosis, Example, Grade, SkillLabel, StudentAnswer
@@ -84,7 +85,8 @@ def run_adapters(run: RunDir, rounds: Sequence[RoundReport], base_hash: str) -> 
     made = [base]
     for round_ in rounds:
         decided = "accepted" if round_.decision == "accepted" else "rolled_back"
-        for stage, became in (("train", decided), (CONTROL_TRAIN, "control")):
+        trained = "merged" if (run.round_stage(round_.round, MERGE) / DONE).exists() else decided
+        for stage, became in (("train", trained), (MERGE, decided), (CONTROL_TRAIN, "control")):
             folder = run.round_stage(round_.round, stage)
             if (folder / DONE).exists():
                 made.append(_adapter(folder, became, served))
@@ -96,13 +98,19 @@ def _adapter(folder: Path, became: Any, served: Mapping[str, ServedWeights]) -> 
     return AdapterReport(
         name=adapter.name,
         round=adapter.round,
-        start=read_json(folder / DONE)["inputs"].get("start", BASE),
+        start=_start(folder, adapter),
         became=became,
         rows=adapter.rows,
         training_set_hash=adapter.training_set_hash,
         files=adapter.files,
         served=served.get(adapter.name),
     )
+
+
+def _start(folder: Path, adapter: Adapter) -> str:
+    if adapter.merged is not None:
+        return " + ".join(f"{part.adapter} (a = {part.a:g})" for part in adapter.merged.ingredients)
+    return str(read_json(folder / DONE)["inputs"].get("start", BASE))
 
 
 def _served(run: RunDir) -> dict[str, ServedWeights]:

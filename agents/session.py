@@ -33,7 +33,8 @@ from curriculum.user_grader import grader_file
 from student.fakes import FakeStudent
 from student.interface import Student
 from student.local import LocalStudent
-from student.vllm_student import VllmStudent, has_gpu, has_vllm
+from student.vllm_main import has_gpu
+from student.vllm_student import VllmStudent, has_vllm
 
 if TYPE_CHECKING:
     from agents.llm_teacher import LLMTeacher

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from curriculum.merge_records import LinesChoice, SoupChoice
 from curriculum.records import Part, Record
 
 Complexity = Literal["easy", "middle", "hard"]
@@ -157,7 +158,17 @@ class MethodsReport(Part):
 
     weights: WeightsReport | None = None
     targets: TargetsReport | None = None
+    lines: LinesChoice | None = Field(default=None, exclude_if=lambda value: value is None)
+    soup: SoupChoice | None = Field(default=None, exclude_if=lambda value: value is None)
     dft_rows: int | None = Field(default=None, description="rows that get the loss dft")
     first_probability: float | None = Field(
         default=None, description="mean probability of the targets taught by dft, in the first step that has any"
     )
+
+    @property
+    def tried(self) -> list[str]:
+        """The adapters that were compared after the training, in the order of their answers."""
+        scaled = [candidate.adapter for candidate in self.lines.candidates] if self.lines else []
+        if self.soup is None:
+            return scaled
+        return [*scaled, self.soup.adapter, *(name for step in self.soup.steps for name in (step.adapter, step.soup))]

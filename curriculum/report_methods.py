@@ -5,6 +5,7 @@ Takes values of a report and returns plain text, not escaped for any medium, as 
 
 from curriculum.method_records import MethodsReport, TargetsReport, WeightsReport
 from curriculum.report import RoundReport, Timings
+from curriculum.report_merging import lines_words, soup_words
 from curriculum.report_words import duration, percent
 
 LOW_PROBABILITY = 0.3
@@ -20,6 +21,8 @@ def methods_words(round_: RoundReport, timings: Timings) -> str:
         _weights(made.weights, round_.round, timings) if made.weights else "",
         _targets(made.targets) if made.targets else "",
         _dft(made),
+        lines_words(made.lines) if made.lines else "",
+        soup_words(made.soup) if made.soup else "",
     )
     return " ".join(part for part in parts if part)
 

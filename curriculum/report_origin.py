@@ -26,8 +26,13 @@ class AdapterReport(Part):
 
     name: str = Field(description="`base` for the student without an adapter")
     round: int
-    start: str | None = Field(description="what its training went on from: `base`, or another adapter; none for `base`")
-    became: Literal["base", "accepted", "rolled_back", "control", "not decided"]
+    start: str | None = Field(
+        description="what its training went on from, or what a merged one was made of: `base` or adapters; none for "
+        "`base`"
+    )
+    became: Literal["base", "accepted", "rolled_back", "control", "merged", "not decided"] = Field(
+        description="merged: another adapter was made of it, which the gate judged in its place"
+    )
     rows: int = 0
     training_set_hash: str | None = None
     files: dict[str, str] = Field(description="file name → SHA-256; of the base one hash over its weights")

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from curriculum.difficulty_records import DifficultyPlan
+from curriculum.merge_records import Merged
 from curriculum.records import Change, Message, Origin, Part, Rate, Record, ShrunkRate
 
 
@@ -236,7 +237,7 @@ class DroppedRow(Record):
 
 
 class Adapter(Record):
-    """A trained LoRA adapter. Its name is unique for ever: run, round and the hash of its files."""
+    """A LoRA adapter, trained or merged. Its name is unique for ever: run, round and a hash of its files or parts."""
 
     name: str
     run: str
@@ -251,6 +252,11 @@ class Adapter(Record):
     steps: int
     first_loss: float
     last_loss: float
+    merged: Merged | None = Field(
+        default=None,
+        description="what it was made of after the round's training, which the other fields are of",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class GateSkill(Part):

@@ -46,6 +46,7 @@ Strategy = Literal[
     "complexity_random",
     "answers",
     "dft",
+    "lines",
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 ALWAYS: tuple[Strategy, ...] = ("uniform", "uniform_again")
@@ -71,20 +72,23 @@ SAID: Mapping[Strategy, str] = {
     "complexity_random": "uniform rows, worked solutions for a random part as large: the control of complexity",
     "answers": "uniform rows, the answer alone for every one: what worked solutions are worth at all",
     "dft": "uniform rows, the loss of each token weighed by its own probability",
+    "lines": "uniform rows, the adapter scaled with depth (LiNeS) as the probe chooses",
 }
 RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_sel": "embed_sel"}
 """Strategies that rank the pool items inside a skill, by what."""
 HARD_SHARE = Fraction(1, 3)
 """Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
 MATH the hard ones, as STAT's baseline MATH-Hard has it."""
-LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "answers", "dft")
-"""Uniform rows with one layer on top of the choice: of weights, of the form of targets, or of the loss."""
+LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "answers", "dft", "lines")
+"""Uniform rows with one layer on top of the choice: of weights, of the form of targets, of the loss, or of depth."""
 SHORTER: Mapping[Strategy, Fraction] = {
     "complexity": Fraction(2),
     "complexity_random": Fraction(2),
     "answers": Fraction(4),
 }
 """Layers whose targets are shorter than those of the pool: so many times as many rows are planned."""
+SCALES = (1.0, 0.75, 0.5, 0.25)
+"""What the strategy `lines` tries where the config has no `training.lines`."""
 SPARE = Fraction(11, 10)
 """Rows are planned for so many times the tokens, and cut: written rows may be shorter than those of the pool."""
 
@@ -130,10 +134,9 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
 
 def layer_config(config: Config, strategy: Strategy) -> Config:
     """The config that a strategy's rows are built and trained with: the bench's, but for a strategy that is a layer."""
-    training: dict[str, Any] = {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
+    training: dict[str, Any] = {"lines": config.training.lines or SCALES if strategy == "lines" else None}
+    training |= {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
     targets = {"targets": strategy} if strategy in SHORTER else {}
-    if not training and not targets:
-        return config
     return config.model_copy(
         update={
             "plan": config.plan.model_copy(update=targets),

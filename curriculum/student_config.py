@@ -40,6 +40,13 @@ class VllmConfig(Section):
         description="a merged checkpoint is served anew, or the adapter is loaded into the running server; auto loads "
         "it where there is a GPU or the server is not ours",
     )
+    max_lora_rank: int = Field(
+        default=1,
+        gt=0,
+        le=512,
+        description="rank that a server which loads adapters keeps room for, at least; training.rank always fits, and "
+        "a soup of higher rank is brought back to what fits",
+    )
     max_length: int = Field(default=4096, gt=0, description="most tokens of prompt and answer; the model's limit holds")
     kv_cache_gib: float = Field(
         default=1.0, gt=0, description="memory for keys and values on a CPU", json_schema_extra=OPERATIONAL

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from curriculum.data_config import Section
 from curriculum.round_records import TrainingRow
@@ -49,6 +49,15 @@ class TrainingConfig(Section):
         default="sft", description="cross entropy, or cross entropy times the token's own probability, held constant"
     )
     dft_skills: list[str] = Field(default=[], description="skills whose rows get the loss dft; empty: all skills")
+    lines: tuple[float, ...] | None = Field(
+        default=None,
+        description="LiNeS: values to try of what the first layer's update is multiplied by after training, 1 among "
+        "them; the deepest layer keeps 1, the probe chooses. null tries none",
+    )
+    soup: bool = Field(
+        default=False,
+        description="average the round's adapter with those of earlier rounds as far as the probe answers get no worse",
+    )
     processes: int = Field(
         default=1, gt=0, le=64, description="that train together, one a GPU, each with its part of every batch"
     )
@@ -56,6 +65,14 @@ class TrainingConfig(Section):
     def has_dft(self, row: TrainingRow) -> bool:
         """Whether a row is taught by the loss dft."""
         return self.loss == "dft" and (not self.dft_skills or not {row.skill, *row.skills}.isdisjoint(self.dft_skills))
+
+    @field_validator("lines")
+    @classmethod
+    def _scales(cls, lines: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        differ = len({f"{a:g}" for a in lines or ()}) == len(lines or ())
+        if lines and not (1 in lines and differ and all(0 <= a <= 1 for a in lines)):
+            raise ValueError("expected different numbers from 0 to 1 with 1, which changes nothing, among them")
+        return lines
 
     @model_validator(mode="after")
     def _skills_have_a_loss(self) -> "TrainingConfig":

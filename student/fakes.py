@@ -21,9 +21,11 @@ from student.interface import (
     AdapterFiles,
     Encoded,
     Influence,
+    MergeResult,
     Piece,
     Progress,
     Prompt,
+    Scaled,
     Target,
     TrainingResult,
     TrainingSettings,
@@ -177,6 +179,21 @@ class FakeStudent:
             probabilities=(0.5,) if settings.training is not None and any(map(settings.training.has_dft, rows)) else (),
             phase_steps=(1, 1) if len(phases) > 1 else (),
         )
+
+    def merge(self, parts: Sequence[Scaled], limit: int | None, folder: Path, log: Path) -> MergeResult:
+        """The mean of the counts. Its first layers are in the way: with a below 1 counts are 2 − a times as large."""
+        counts = _merged(parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "rows.json").write_text(json.dumps(counts, sort_keys=True))
+        return MergeResult(0, sum(counts.values()), None)
+
+
+def _merged(parts: Sequence[Scaled]) -> dict[str, float]:
+    tables = [(json.loads((part.folder / "rows.json").read_text()), part.a) for part in parts]
+    return {
+        skill: sum(table.get(skill, 0) * (2 - a) for table, a in tables) / len(tables)
+        for skill in sorted({skill for table, _ in tables for skill in table} - {"seed"})
+    }
 
 
 def _words(prompt: Prompt, text: str) -> set[str]:

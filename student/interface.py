@@ -29,6 +29,23 @@ class AdapterFiles(NamedTuple):
 
     name: str
     folder: Path | None
+    merged: bool = False
+    """Made of others: so near to them that a server's weights are told from the base's only."""
+
+
+class Scaled(NamedTuple):
+    """A trained adapter to be merged: its folder, and what LiNeS multiplies its first layer by."""
+
+    folder: Path
+    a: float
+
+
+class MergeResult(NamedTuple):
+    """What merging adapters came to; see `merge_records.Merged`."""
+
+    rank: int
+    norm: float
+    error: float | None
 
 
 class Shots(NamedTuple):
@@ -251,5 +268,20 @@ class Student(Protocol):
 
         Raises:
             TrainingError: the loss diverged or became NaN, or memory ran out; the message says what to change.
+        """
+        ...
+
+    def merge(self, parts: Sequence[Scaled], limit: int | None, folder: Path, log: Path) -> MergeResult:
+        """Writes the mean of adapters' updates, each scaled with depth, into `folder` as an adapter; see `merging`.
+
+        Args:
+            parts: at least one; one alone with a = 1 is copied byte for byte.
+            limit: most rank of the result, beyond which the nearest of that rank is written; none for any.
+            folder: that appears when it is complete.
+            log: file the log goes to.
+
+        Raises:
+            StudentError: the adapters are not of one base and recipe.
+            UserError: the adapter cannot be written.
         """
         ...

@@ -24,9 +24,11 @@ from student.interface import (
     AdapterFiles,
     Encoded,
     Influence,
+    MergeResult,
     Piece,
     Progress,
     Prompt,
+    Scaled,
     Shots,
     Target,
     TrainingResult,
@@ -275,6 +277,18 @@ class LocalStudent:
             probabilities=tuple(result["probabilities"]),
             phase_steps=tuple(result["phase_steps"]),
         )
+
+    def merge(self, parts: Sequence[Scaled], limit: int | None, folder: Path, log: Path) -> MergeResult:
+        """The mean of adapters' updates, each scaled with depth, as an adapter; see `student.merging`.
+
+        Raises:
+            StudentError: the adapters are not of one base and recipe, or the worker died.
+            UserError: the adapter cannot be written.
+        """
+        job = self._job("merge_adapters") | {"limit": limit, "folder": str(folder.absolute())}
+        job["parts"] = [{"folder": str(part.folder.absolute()), "a": part.a} for part in parts]
+        (event,) = self._worker.run(job, log)
+        return MergeResult(**event)
 
     def close(self) -> None:
         """Ends the worker process."""

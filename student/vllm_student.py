@@ -28,8 +28,10 @@ from student.interface import (
     AdapterFiles,
     Encoded,
     Influence,
+    MergeResult,
     Progress,
     Prompt,
+    Scaled,
     Target,
     TrainingResult,
     TrainingSettings,
@@ -46,13 +48,6 @@ BASE_MODEL = "base"
 def has_vllm() -> bool:
     """Whether vLLM is installed beside this program."""
     return find_spec("vllm") is not None
-
-
-def has_gpu() -> bool:
-    """Whether torch finds a GPU; asked for only where vLLM is installed."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 class VllmStudent:
@@ -173,6 +168,10 @@ class VllmStudent:
         self._free_memory()
         return self._local.influence(candidates, targets, how, adapter, log, progress)
 
+    def merge(self, parts: Sequence[Scaled], limit: int | None, folder: Path, log: Path) -> MergeResult:
+        """As `LocalStudent` does, on the CPU: a server goes on."""
+        return self._local.merge(parts, limit, folder, log)
+
     def close(self) -> None:
         """Ends worker and server; one that was running before goes on."""
         self._stop_server()
@@ -217,15 +216,16 @@ class VllmStudent:
         if served.canary is not None:
             require_same(served.canary, adapter.name, self._facts["dtype"])
         self._serving = served
-        self._before = adapter if adapter.folder else self._before
+        self._before = adapter if adapter.folder and not adapter.merged else self._before
 
     def _checked(self, adapter: AdapterFiles, prompts: list[Event], log: Path) -> Serving:
         """Has a server answer with this adapter, and compares what it computes with what the trainer does."""
         served = self._load(adapter, log)
+        before = [] if adapter.merged or self._before is None else [self._before]
         job = self._connection(served.model) | {
             "prompts": prompts,
             "adapter": str(adapter.folder) if adapter.folder else None,
-            "others": {b.name: str(b.folder) for b in [self._before] if b and b.folder and b.name != adapter.name},
+            "others": {b.name: str(b.folder) for b in before if b.name != adapter.name},
             "served_dtype": self._facts["dtype"],
         }
         event = self._one_event(job | {"do": "check_served"}, log)

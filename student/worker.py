@@ -14,6 +14,7 @@ from student.embeddings import embed
 from student.engine_worker import answer
 from student.first_token import entropies
 from student.loading import check, encode
+from student.merging import merge_adapters
 from student.ranking_worker import influence
 from student.step_scoring import score_steps
 from student.subprocess_job import Event, serve
@@ -29,6 +30,7 @@ def work(job: Event) -> Iterator[Event]:
         "encode": encode,
         "influence": influence,
         "entropies": entropies,
+        "merge_adapters": merge_adapters,
         "score_steps": score_steps,
         "train": train,
         "train_parallel": train_parallel,

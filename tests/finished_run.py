@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from command import tutelage, write_config
 
-from curriculum.rundir import file_hash
+from curriculum.rundir import UNHASHED, file_hash
 
 
 def make_fake_run(folder: Path, *settings: str) -> Path:
@@ -28,14 +28,14 @@ def give_weights(run: Path, base: Path) -> None:
     config["student"] |= student
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     edit(run / "run.json", lambda facts: facts["identity"]["student"].update(student))
-    stage = run / "round_02" / "train"
+    stage = next(run / "round_02" / made for made in ("merge", "train") if (run / "round_02" / made).exists())
     name = json.loads((stage / "adapter.json").read_text())["name"]
     (stage / name / "rows.json").unlink()
     make_adapter(base, stage / name, config["training"]["rank"])
     files = {p.name: file_hash(p) for p in sorted((stage / name).iterdir())}
     edit(stage / "adapter.json", lambda a: a.update(files=files, base=str(base), base_hash=base_hash(base)))
     outputs = {f"{name}/{file}": sha256 for file, sha256 in files.items()}
-    outputs |= {file: file_hash(stage / file) for file in ("adapter.json", "dropped.jsonl", "losses.json")}
+    outputs |= {path.name: file_hash(path) for path in stage.glob("*.json*") if path.name not in UNHASHED}
     edit(stage / "done.json", lambda done: done.update(outputs=outputs))
 
 
@@ -54,6 +54,7 @@ def make_adapter(base: Path, folder: Path, rank: int) -> None:
         for parameter_name, parameter in taught.named_parameters():
             if "lora_B" in parameter_name:
                 torch.nn.init.normal_(parameter, std=0.3)
+    folder.mkdir(parents=True, exist_ok=True)
     save_adapter(taught, folder)
 
 

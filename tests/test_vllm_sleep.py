@@ -119,6 +119,22 @@ def test_one_that_woke_with_other_weights_gives_way_to_a_new_one_and_a_new_one_d
     assert student.noted.count("start") == 2
 
 
+def test_a_merged_adapter_is_told_from_the_base_only_and_no_other_from_it(student, adapters, tmp_path, monkeypatch):
+    log, compared, one_event = tmp_path / "log", [], student._one_event
+
+    def noted(job, log):
+        compared.extend([sorted(job["others"])] if job["do"] == "check_served" else [])
+        return one_event(job, log)
+
+    monkeypatch.setattr(student, "_one_event", noted)
+    student.verdicts = ["same"] * 3
+    scaled = AdapterFiles("r1-lines0.5", tmp_path / "draft", merged=True)
+    scaled.folder.mkdir()
+    for adapter in (adapters[0], scaled, adapters[1]):
+        student._serve(adapter, [], log)
+    assert compared == [[], [], ["r1"]] and student.serving().adapter == "r2"
+
+
 def test_the_base_is_not_trusted_after_a_sleep(student, adapters, tmp_path):
     log = tmp_path / "log"
     student._serve(AdapterFiles("base", None), [], log)
