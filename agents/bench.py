@@ -67,12 +67,9 @@ def check_bench(config: Config, bench: Bench) -> None:
             f"bench.at_once is {config.bench.at_once}, but an LLM teacher has one budget and a vLLM server one adapter "
             "at a time: set bench.at_once to 1, or teacher.kind to offline and student.engine to transformers"
         )
-    formed = [s for s in bench.strategies if layer_config(config, s).plan.targets != "gold"]
-    if formed and config.without_solutions:
-        raise UserError(
-            f"--arms: {' and '.join(formed)} needs worked solutions, and {config.without_solutions}: leave it out, or "
-            "give data with solutions"
-        )
+    faults = {s: fault for s in bench.strategies if (fault := layer_config(config, s).without_targets)}
+    if faults:
+        raise UserError("\n".join(f"--arms: {s} {fault}; or leave it out" for s, fault in faults.items()))
     written = [s for s in bench.strategies if s in WRITTEN]
     if written and config.teacher.kind == "offline" and isinstance(config.data, FileData):
         raise UserError(

@@ -86,7 +86,7 @@ def forecast(config: Config) -> Forecast:
     if controls:  # at the end the last control and, were it rolled back, its candidate answer the final split, too
         answers += controls * splits.gate + 2 * splits.final
         evaluations += controls + 2
-    answers += _drawn(config)
+    answers += _drawn(config) + _own_answers(config, rounds + controls)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     trainings = [config.plan.rows_per_round + again for again in replay]
     rows = config.training.epochs * (sum(trainings) + sum(trainings[rounds - controls :]))
@@ -170,6 +170,14 @@ def _drawn(config: Config) -> int:
     measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
     pool = (splits.pool or 0) * (config.rounds if config.plan.difficulty == "adaptive" else int(measured))
     return without_gold + signals.samples * (config.rounds * splits.probe + pool)
+
+
+def _own_answers(config: Config, trainings: int) -> int:
+    """At most: every new pool example's own answer, and the paraphrase of its worked solution."""
+    if config.plan.targets != "own":
+        return 0
+    each = int(config.plan.own.cap > 0) + int(config.plan.own.paraphrase)
+    return trainings * each * (config.plan.rows_per_round - config.plan.written_rows)
 
 
 def _extra_answers(config: Config) -> int:

@@ -1,11 +1,12 @@
 """What the layers on a round's training did, gathered for its report from what its stages wrote."""
 
 from statistics import fmean
+from typing import cast
 
 from agents.demonstrations import HOLDOUT, WEIGHTS
 from agents.loop import Loop
-from agents.targets import CHOICES
-from curriculum.complexity import targets_report
+from agents.own_answers import CHOICES
+from curriculum.complexity import ComplexityRule, targets_report
 from curriculum.config import Config
 from curriculum.method_records import (
     Demonstration,
@@ -14,7 +15,10 @@ from curriculum.method_records import (
     TargetChoice,
     TargetsReport,
     WeightsReport,
+    WordingChoice,
+    WordingReport,
 )
+from curriculum.own_answers import wording_report
 from curriculum.round_records import TrainingRow
 from curriculum.rundir import read_json, read_records
 
@@ -28,6 +32,7 @@ def methods_report(loop: Loop, round_: int) -> MethodsReport | None:
     made = MethodsReport(
         weights=_weights(loop, round_),
         targets=_targets(loop, round_, config, rows),
+        wording=_wording(loop, round_, config, rows),
         dft_rows=sum(map(config.training.has_dft, rows)) if dft else None,
         first_probability=probabilities[0] if dft and probabilities else None,
     )
@@ -55,6 +60,13 @@ def _weights(loop: Loop, round_: int) -> WeightsReport | None:
 
 def _targets(loop: Loop, round_: int, config: Config, rows: list[TrainingRow]) -> TargetsReport | None:
     file = loop.run.round_stage(round_, "build") / CHOICES
-    if config.plan.targets == "gold" or not file.exists():
+    if config.plan.targets in ("gold", "own") or not file.exists():
         return None
-    return targets_report(config.plan.targets, read_records(file, TargetChoice), rows)
+    return targets_report(cast(ComplexityRule, config.plan.targets), read_records(file, TargetChoice), rows)
+
+
+def _wording(loop: Loop, round_: int, config: Config, rows: list[TrainingRow]) -> WordingReport | None:
+    file = loop.run.round_stage(round_, "build") / CHOICES
+    if config.plan.targets != "own" or not file.exists():
+        return None
+    return wording_report(config.plan.own.cap, read_records(file, WordingChoice), rows)

@@ -1,19 +1,17 @@
-"""The form of a round's new targets: gold, or worked solutions for one part only; chosen where rows are built."""
+"""What a round's new rows are taught: gold, worked solutions for one part only, or the student's own words."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.evaluation import student_prompts
 from agents.loop import Loop
+from agents.own_answers import CHOICES, own_targets
 from curriculum.complexity import choose_targets, random_keys, split_parts
 from curriculum.errors import DataError
 from curriculum.extraction import format_target, taught_texts
 from curriculum.records import Example, Sampling, StudentAnswer, Verdict
 from curriculum.rundir import write_records
 from student.interface import AdapterFiles
-
-CHOICES = "targets.jsonl"
-"""In a build's folder: each new example's part and form, with the reason."""
 
 
 def target_texts(
@@ -35,6 +33,8 @@ def target_texts(
     rule = loop.config.plan.targets
     if rule == "gold":
         return taught_texts
+    if rule == "own":
+        return own_targets(loop, folder, seed, adapter, list({e.id: e for e in drawn}.values()))
     examples = list({e.id: e for e in (*drawn, *written)}.values())
     accepted = _accepted(loop, {e.id: e for e in drawn}) | {e.id: e.solutions for e in written}
     if not any(accepted.values()):

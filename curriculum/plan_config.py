@@ -62,6 +62,28 @@ class ComplexityConfig(Section):
         return self
 
 
+class OwnConfig(Section):
+    """Whose words a round's new pool examples are taught in, with `targets: own`."""
+
+    cap: float = Field(
+        default=0.5, ge=0, le=1, description="most of the examples taught by the student's own answer; 0 asks for none"
+    )
+    paraphrase: bool = Field(
+        default=True, description="whether the student rewrites the worked solution where its own answer is not taken"
+    )
+
+    @model_validator(mode="after")
+    def _something_of_its_own(self) -> "OwnConfig":
+        if not self.cap and not self.paraphrase:
+            raise ValueError("plan.own leaves gold targets alone: raise `cap`, set `paraphrase`, or plan.targets: gold")
+        return self
+
+    @property
+    def mostly_own(self) -> bool:
+        """Whether own answers may be more than half."""
+        return self.cap > 0.5
+
+
 class PlanConfig(Section):
     """How a round's rows are chosen."""
 
@@ -93,12 +115,14 @@ class PlanConfig(Section):
     patience: int = Field(default=3, ge=1, description="rollbacks in a row that stop the run")
     target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
     mastery: MasteryConfig = MasteryConfig()
-    targets: Literal["gold", "complexity", "complexity_random"] = Field(
+    targets: Literal["gold", "complexity", "complexity_random", "own"] = Field(
         default="gold",
         description="what new rows teach: the worked solution, where there is one, and the answer; or the answer alone "
-        "but for the examples that this student is least sure of (or, as a control, for random ones)",
+        "but for the examples that this student is least sure of (or, as a control, for random ones); or, of pool "
+        "rows, the student's own right answer, else its paraphrase of the solution, else gold",
     )
     complexity: ComplexityConfig = ComplexityConfig()
+    own: OwnConfig = OwnConfig()
     by: Literal["rule", "llm"] = Field(
         default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
     )

@@ -3,7 +3,7 @@
 Takes values of a report and returns plain text, not escaped for any medium, as `report_words` does.
 """
 
-from curriculum.method_records import MethodsReport, TargetsReport, WeightsReport
+from curriculum.method_records import MethodsReport, TargetsReport, WeightsReport, Wording, WordingReport
 from curriculum.report import RoundReport, Timings
 from curriculum.report_words import duration, percent
 
@@ -19,6 +19,7 @@ def methods_words(round_: RoundReport, timings: Timings) -> str:
     parts = (
         _weights(made.weights, round_.round, timings) if made.weights else "",
         _targets(made.targets) if made.targets else "",
+        _wording(made.wording) if made.wording else "",
         _dft(made),
     )
     return " ".join(part for part in parts if part)
@@ -61,6 +62,20 @@ def _targets(made: TargetsReport) -> str:
         f"Form of the new rows' targets by {how}: {parts}; {made.solutions} with a worked solution{without}. Response "
         f"tokens an epoch: {made.tokens}, with all worked solutions {made.all_solutions}: {saved} (the paper: 81 %, "
         "theirs, at equal accuracy)."
+    )
+
+
+def _wording(made: WordingReport) -> str:
+    total = sum(made.rows.values())
+    named: dict[Wording, str] = {"own": "the student's own answers", "paraphrase": "its paraphrases", "gold": "gold"}
+    counts = {what: made.rows.get(source, 0) for source, what in named.items()}
+    shares = ", ".join(f"{n} {what}{f' ({percent(n / total)})' if total else ''}" for what, n in counts.items())
+    asked = f"Of {made.asked} asked examples it answered {made.right} right and whole; " if made.asked else ""
+    over = f"{made.over_cap} of these were over the cap of {percent(made.cap)}; " if made.over_cap else ""
+    completed = f" {made.completed} texts got the taught last line." if made.completed else ""
+    return (
+        f"Targets of the {total} new pool rows: {shares}. {asked}{over}{made.paraphrased} worked solutions were "
+        f"paraphrased.{completed} A right answer may have a wrong way to it: only answers were graded."
     )
 
 

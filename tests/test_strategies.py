@@ -14,11 +14,12 @@ from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.records import Skill, SkillCatalogue, content_id
 from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillProfile, TrainingRow, VerdictCounts
+from curriculum.row_lengths import Lengths
 from curriculum.statistics import wilson
 from curriculum.strategies import (
     SHORTER,
     STRATEGIES,
-    Lengths,
+    TARGETS,
     Materials,
     Strategy,
     control_of,
@@ -130,7 +131,7 @@ def test_rows_are_planned_for_a_tenth_more_than_the_tokens(config: Config, strat
     assert of.budget == 60 * (50 + 100 + 200) / 3
     plan = strategy_plan(strategy, 1, of)
     expected = Lengths(of.pool, of.tokens).of_plan(plan)
-    shorter = SHORTER if strategy.startswith("complexity") else 1
+    shorter = SHORTER if strategy in TARGETS else 1
     assert 1.08 * of.budget <= expected / shorter <= 1.13 * of.budget
 
 
