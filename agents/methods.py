@@ -3,6 +3,7 @@
 from statistics import fmean
 from typing import cast
 
+from agents.bindings import round_bindings
 from agents.demonstrations import HOLDOUT, WEIGHTS
 from agents.loop import Loop
 from agents.own_answers import CHOICES
@@ -33,6 +34,7 @@ def methods_report(loop: Loop, round_: int) -> MethodsReport | None:
         weights=_weights(loop, round_),
         targets=_targets(loop, round_, config, rows),
         wording=_wording(loop, round_, config, rows),
+        bindings=round_bindings(loop, rows),
         dft_rows=sum(map(config.training.has_dft, rows)) if dft else None,
         first_probability=probabilities[0] if dft and probabilities else None,
     )

@@ -111,12 +111,29 @@ class WordingReport(Part):
     completed: int = Field(description="taught texts that the last line was put to")
 
 
+class Binding(Part):
+    """The words that a question declares in the place of its operators, or of the answers that it may have."""
+
+    kind: Literal["operators", "labels"]
+    words: dict[str, str] = Field(description="word → the operator, with its spaces, or the answer; sorted")
+
+
+class BindingsReport(Part):
+    """How many of a round's new pool rows declare words of their own."""
+
+    share: float = Field(ge=0, le=1, description="of the rows that can be bound")
+    rows: int
+    bound: dict[Literal["operators", "labels"], int]
+    nothing: int = Field(description="rows that have nothing to bind")
+
+
 class MethodsReport(Part):
     """What the layers on top of the choice of rows did in a round."""
 
     weights: WeightsReport | None = None
     targets: TargetsReport | None = None
     wording: WordingReport | None = Field(default=None, exclude_if=lambda value: value is None)
+    bindings: BindingsReport | None = Field(default=None, exclude_if=lambda value: value is None)
     dft_rows: int | None = Field(default=None, description="rows that get the loss dft")
     first_probability: float | None = Field(
         default=None, description="mean probability of the targets taught by dft, in the first step that has any"

@@ -123,6 +123,13 @@ class PlanConfig(Section):
     )
     complexity: ComplexityConfig = ComplexityConfig()
     own: OwnConfig = OwnConfig()
+    bindings: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the new pool rows that declare random words for their operators, or for answers such as "
+        "yes and no, of the rows where that can be done",
+    )
     by: Literal["rule", "llm"] = Field(
         default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
     )

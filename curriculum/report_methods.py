@@ -3,7 +3,14 @@
 Takes values of a report and returns plain text, not escaped for any medium, as `report_words` does.
 """
 
-from curriculum.method_records import MethodsReport, TargetsReport, WeightsReport, Wording, WordingReport
+from curriculum.method_records import (
+    BindingsReport,
+    MethodsReport,
+    TargetsReport,
+    WeightsReport,
+    Wording,
+    WordingReport,
+)
 from curriculum.report import RoundReport, Timings
 from curriculum.report_words import duration, percent
 
@@ -20,6 +27,7 @@ def methods_words(round_: RoundReport, timings: Timings) -> str:
         _weights(made.weights, round_.round, timings) if made.weights else "",
         _targets(made.targets) if made.targets else "",
         _wording(made.wording) if made.wording else "",
+        _bindings(made.bindings) if made.bindings else "",
         _dft(made),
     )
     return " ".join(part for part in parts if part)
@@ -76,6 +84,16 @@ def _wording(made: WordingReport) -> str:
     return (
         f"Targets of the {total} new pool rows: {shares}. {asked}{over}{made.paraphrased} worked solutions were "
         f"paraphrased.{completed} A right answer may have a wrong way to it: only answers were graded."
+    )
+
+
+def _bindings(made: BindingsReport) -> str:
+    named = {"operators": "operators", "labels": "answers"}
+    kinds = ", ".join(f"{named[kind]} in {n}" for kind, n in made.bound.items())
+    return (
+        f"Rows in words of their own: bound {sum(made.bound.values())} of {made.rows} new pool rows"
+        f"{f' ({kinds})' if kinds else ''}, {percent(made.share)} of those that can be; {made.nothing} have nothing to "
+        "bind."
     )
 
 

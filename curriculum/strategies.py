@@ -47,6 +47,7 @@ Strategy = Literal[
     "complexity_random",
     "own",
     "paraphrase",
+    "bindings",
     "dft",
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -73,6 +74,7 @@ SAID: Mapping[Strategy, str] = {
     "complexity_random": "uniform rows, worked solutions for a random part as large: the control of complexity",
     "own": "uniform rows, taught by the student's own right answers within plan.own.cap, else paraphrases, else gold",
     "paraphrase": "uniform rows, taught by the student's paraphrases of the solutions, else gold: the control of own",
+    "bindings": "uniform rows, half of those that can be in words of their own for operators and answers",
     "dft": "uniform rows, the loss of each token weighed by its own probability",
 }
 RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_sel": "embed_sel"}
@@ -87,8 +89,8 @@ TARGETS: Mapping[Strategy, Mapping[str, Any]] = {
     "paraphrase": {"targets": "own", "own": OwnConfig(cap=0)},
 }
 """What the strategies that differ in their targets set of the plan."""
-LAYERS: tuple[Strategy, ...] = ("ica", "dft", *TARGETS)
-"""Uniform rows with one layer on top of the choice: of weights, of the form of targets, or of the loss."""
+LAYERS: tuple[Strategy, ...] = ("ica", "bindings", "dft", *TARGETS)
+"""Uniform rows with one layer on top of the choice: of weights, of targets, of words, or of the loss."""
 CONTROLS: Mapping[Strategy, Strategy] = {
     "complexity": "complexity_random",
     "own": "paraphrase",
@@ -142,7 +144,7 @@ def strategy_config(config: Config, strategy: Strategy) -> Config:
 def layer_config(config: Config, strategy: Strategy) -> Config:
     """The config that a strategy's rows are built and trained with: the bench's, but for a strategy that is a layer."""
     training: dict[str, Any] = {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
-    targets = TARGETS.get(strategy, {})
+    targets = {"bindings": 0.5} if strategy == "bindings" else TARGETS.get(strategy, {})
     if not training and not targets:
         return config
     return config.model_copy(
