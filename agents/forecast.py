@@ -86,7 +86,8 @@ def forecast(config: Config) -> Forecast:
     if controls:  # at the end the last control and, were it rolled back, its candidate answer the final split, too
         answers += controls * splits.gate + 2 * splits.final
         evaluations += controls + 2
-    answers += _drawn(config) + _own_answers(config, rounds + controls)
+    answers += _drawn(config)
+    answers += (rounds + controls) * config.plan.own_answers(config.plan.rows_per_round - config.plan.written_rows)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     trainings = [config.plan.rows_per_round + again for again in replay]
     rows = config.training.epochs * (sum(trainings) + sum(trainings[rounds - controls :]))
@@ -136,7 +137,8 @@ def leaving(config: Config) -> list[str]:
         lines.append(f"the names {', '.join(sorted(names))}, to the Hub their rows come from")
     for url in config.student.vllm.urls:
         if not is_loopback(url):
-            lines.append(f"questions of probe, gate, final and extra sets, and the pool's few-shot examples, to {url}")
+            pool = "pool questions with solutions" if config.plan.targets == "own" else "the pool's few-shot examples"
+            lines.append(f"questions of probe, gate, final and extra sets, and {pool}, to {url}")
     reward = config.student.reward
     if reward is not None and reward.base_url is not None and not is_loopback(reward.base_url):
         lines.append(f"probe questions with the student's answers, to {reward.base_url} (student.reward)")
@@ -170,14 +172,6 @@ def _drawn(config: Config) -> int:
     measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
     pool = (splits.pool or 0) * (config.rounds if config.plan.difficulty == "adaptive" else int(measured))
     return without_gold + signals.samples * (config.rounds * splits.probe + pool)
-
-
-def _own_answers(config: Config, trainings: int) -> int:
-    """At most: every new pool example's own answer, and the paraphrase of its worked solution."""
-    if config.plan.targets != "own":
-        return 0
-    each = int(config.plan.own.cap > 0) + int(config.plan.own.paraphrase)
-    return trainings * each * (config.plan.rows_per_round - config.plan.written_rows)
 
 
 def _extra_answers(config: Config) -> int:

@@ -47,7 +47,7 @@ def own_targets(
         made = graded_answers(loop, list(zip(asked, prompts, strict=True)), adapter, sampling, folder / f"{OWN}{name}")
         return {e.id: answered for e, answered in zip(asked, made, strict=True)}
 
-    own = ask(examples, student_prompts(loop, examples, "plain"), "answers") if config.cap else {}
+    own = ask(examples, student_prompts(loop, examples, "plain"), "answers") if config.cap and examples else {}
     taken = takes_own(examples, own, config.cap, seed)
     left = [e for e in examples if e.solutions and e.id not in set(taken)] if config.paraphrase else []
     paraphrases = ask(left, _prompts(loop, left), "paraphrases") if left else {}

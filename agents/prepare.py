@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.loop import Loop, State
-from curriculum.bindings import bind_example, label_sets
+from curriculum.bindings import bind_example, label_sets, may_be_bound
 from curriculum.config import Config
 from curriculum.data import fingerprint, read_examples
 from curriculum.data_config import FileSource, Source
@@ -50,6 +50,7 @@ def prepare(loop: Loop, state: State) -> State:
         loop.student.check(folder / "student.log")
         result, quarantined = read_all(loop)
         _check_shots(loop, result)
+        _check_bindings(loop.config, result)
         counts = write_splits(folder, result)
         sizes, reasons = counts["counts"], counts["dropped"]
         write_records(folder / "quarantine.jsonl", quarantined)
@@ -181,6 +182,15 @@ def _check_shots(loop: Loop, result: SplitResult) -> None:
             "student.few_shot_examples: expected questions that no held-out split or extra set has, got "
             + "; ".join(f"{shot.source}: {leaking[shot.id]}" for shot in shots if shot.id in leaking)
             + ". Choose others, or leave the key out: then they come from the pool"
+        )
+
+
+def _check_bindings(config: Config, result: SplitResult) -> None:
+    """Rows that shall declare words have to have something that these can stand for."""
+    if config.plan.bindings and not any(may_be_bound(e) for e in result.examples if e.split == "pool"):
+        raise UserError(
+            f"plan.bindings is {config.plan.bindings:g}, but no pool item has operators between numbers, nor an answer "
+            "in words, graded by `exact`, `choice` or a generator's scorer. Expected some: set plan.bindings to 0"
         )
 
 

@@ -24,6 +24,7 @@ def round_forecast(loop: Loop, plan: RoundPlan) -> RoundForecast:
     """What building, training and gating this plan will take; nothing is loaded or spent."""
     controls = 1 if wants_control(loop.config, plan.round) else 0
     answers = (1 + controls) * len(loop.split("gate")) + _retention_answers(loop, plan.round)
+    answers += (1 + controls) * loop.config.plan.own_answers(plan.new_rows - plan.written_rows)
     rows = (1 + controls) * plan.epochs * (plan.new_rows + plan.replay_rows)
     minutes, basis = _minutes(loop, answers, rows)
     teacher, left_out = (None, "") if loop.config.teacher.kind == "offline" else _teacher(loop, plan)

@@ -153,6 +153,12 @@ def _is_label(gold: str) -> bool:
     return plain and parse_number(gold) is None
 
 
+def may_be_bound(example: Example) -> bool:
+    """Whether a pool item has operators to bind, or an answer that may turn out to be of a closed set."""
+    labels = (example.gold,) if example.grader in BINDABLE and _is_label(example.gold) else ()
+    return not example.history and bind(example.question, example.gold, (), labels, TRAINING, "") is not None
+
+
 def labels_of(example: Example, skills: Iterable[str], sets: Mapping[str, Sequence[str]]) -> Sequence[str]:
     """The closed set that an example's answer is of; empty if it is of none."""
     if example.grader not in BINDABLE:

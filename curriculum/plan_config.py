@@ -135,6 +135,10 @@ class PlanConfig(Section):
     )
     approve: bool = Field(default=False, description="wait for a person after each plan", json_schema_extra=OPERATIONAL)
 
+    def own_answers(self, rows: int) -> int:
+        """The most answers and paraphrases that so many new pool rows take with `targets: own`."""
+        return rows * (int(self.own.cap > 0) + int(self.own.paraphrase)) if self.targets == "own" else 0
+
     @property
     def floor_rows(self) -> int:
         """Rows that an LLM does not plan: they are spread evenly over the skills."""
