@@ -91,12 +91,9 @@ def check_bench(config: Config, bench: Bench) -> None:
             "training.soup averages the adapters of a run's rounds, and a bench has one round: leave it out. "
             "benchmarks/merging.py averages those of a finished bench"
         )
-    formed = [s for s in bench.strategies if layer_config(config, s).plan.targets not in ("gold", "answers")]
-    if formed and config.without_solutions:
-        raise UserError(
-            f"--arms: {' and '.join(formed)} needs worked solutions, and {config.without_solutions}: leave it out, or "
-            "give data with solutions"
-        )
+    faults = {s: fault for s in bench.strategies if (fault := layer_config(config, s).without_targets)}
+    if faults:
+        raise UserError("\n".join(f"--arms: {s} {fault}; or leave it out" for s, fault in faults.items()))
     written = [s for s in bench.strategies if s in WRITTEN]
     if written and config.teacher.kind == "offline" and isinstance(config.data, FileData):
         raise UserError(

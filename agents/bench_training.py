@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.bindings import bound_rows
 from agents.evaluation import evaluate_extra, evaluate_split, plain_prompt
 from agents.loop import Loop, State, adapter_stage, stage_inputs
 from agents.merging import merged_adapter
@@ -203,6 +204,7 @@ def _build(loop: Loop, own: Loop, of: Materials, strategy: Strategy, folder: Pat
     rows = training_rows(plan, drawn.draws, loop.examples, made.rows, of.warm_up, labels, texts, *settings)
     if ranked is not None:
         rows = with_standings(rows, ranked, config.plan.rank, of.round)
+    rows = bound_rows(layered, plan, rows)
     taught = [_Taught(row.id, row.history, row.question, row.targets) for row in rows]
     tokens = _tokens(loop, taught, folder / "encode.log")
     kept = cut_to_budget(rows, tokens, of.budget, plan.seed, scores)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.bindings import bound_rows
 from agents.evaluation import evaluate_split
 from agents.history import accepted_rounds, adapter_before, pool_index, written_levels
 from agents.loop import Loop, State, stage_inputs
@@ -96,6 +97,7 @@ def _build(loop: Loop, round_: int) -> None:
         pool = [loop.examples[draw.example_id] for draw in draws]
         targets = target_texts(loop, folder, plan, current, pool, made)
         rows = control_rows(plan, targeted, draws, loop.examples, made.rows, accepted, labels, targets)
+        rows = bound_rows(loop, plan, rows)
         if not rows:
             raise DataError(
                 f"{folder}: the control of round {round_} has no row to train on; run without: control=none"

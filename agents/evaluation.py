@@ -213,6 +213,28 @@ def _check_failed(folder: Path, reasons: Sequence[str], answers: int, judged: bo
     raise StudentError(f"{folder}: {len(reasons)} of {answers} answers failed on our side, at most {said}")
 
 
+def graded_answers(
+    loop: Loop, asked: Sequence[tuple[Example, Prompt]], adapter: AdapterFiles, sampling: Sampling, folder: Path
+) -> list[tuple[StudentAnswer, Grade]]:
+    """One answer of an adapter to each of some prompts, with its grade, in the order given; for stages of other kinds.
+
+    Both are written into a folder inside the stage's.
+
+    Raises:
+        StudentError: the engine failed on more than a tenth of the answers.
+        StopRequested: a stop was asked for; everything answered so far is journalled.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _answer(loop, [prompt for _, prompt in asked], adapter, sampling, folder, f"{folder.name} of {adapter.name}")
+    by_id = {a.example_id: a for a in made}
+    answers = [by_id[example.id] for example, _ in asked]
+    grades = loop.grader.grade([(example, by_id[example.id]) for example, _ in asked])
+    _check_failed(folder, [g.reason for g in grades if g.verdict == "failed"], len(grades))
+    write_records(folder / "answers.jsonl", answers)
+    write_records(folder / "grades.jsonl", grades)
+    return list(zip(answers, grades, strict=True))
+
+
 def plain_prompt(loop: Loop, id_: str, history: Sequence[Message], question: str) -> Prompt:
     """The chat turns the student sees for a question, without examples, under an id."""
     return Prompt(id_, "plain", prompt_messages(loop.prompt.text, history, question))

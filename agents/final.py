@@ -8,6 +8,7 @@ from typing import Any
 from agents.control import compared, has_control, pair, pair_folders
 from agents.evaluation import Evaluation, evaluate_extra, evaluate_split
 from agents.loop import Loop, State, stage_inputs
+from curriculum.bindings import has_old_rules, unbound_example
 from curriculum.records import BASE, Arm
 from curriculum.report_build import ArmGrades, final_report
 from curriculum.rundir import DONE, append_line, write_json
@@ -41,7 +42,8 @@ def finish(loop: Loop, state: State) -> State:
         )
         sets = {name: ArmGrades(*(e.grades for e in answered)) for name, answered in extra.items()}
         grades = ArmGrades(*(e.grades for e in final))
-        made = final_report(loop.labels, grades, adapter.name, opened, sets, loop.config.retention_sets)
+        old = {name: of_set for name, answered in extra.items() if (of_set := _old_rules(loop, name, answered))}
+        made = final_report(loop.labels, grades, adapter.name, opened, sets, loop.config.retention_sets, old)
         if round_:
             made = made.model_copy(update={"control": compared(loop, round_, "final")})
         write_json(folder / "final.json", {"schema_version": 1, "final": made.model_dump(mode="json")})
@@ -51,6 +53,15 @@ def finish(loop: Loop, state: State) -> State:
     folders += pair_folders(loop, round_, "final") if round_ else []
     inputs = stage_inputs(loop, loop.run.stage_path("label"), *dict.fromkeys(folders))
     return loop.stage(loop.run.stage_path("final"), inputs, work)
+
+
+def _old_rules(loop: Loop, name: str, answered: list[Evaluation]) -> ArmGrades | None:
+    """The same answers by what was right before a set was put into words; none where no answer was."""
+    before = {e.id: unbound_example(e) for e in loop.extra[name] if has_old_rules(e)}
+    if not before:
+        return None
+    asked = [[(before[a.example_id], a) for a in e.answers if a.example_id in before] for e in answered]
+    return ArmGrades(*(loop.extra_graders[name].grade(pairs) for pairs in asked))
 
 
 def _opened(loop: Loop, files: AdapterFiles, arm: Arm) -> Evaluation:

@@ -92,6 +92,7 @@ def forecast(config: Config) -> Forecast:
     merging = [_merging_answers(config, round_) for round_ in range(1, rounds + 1)]
     answers += sum(merging)
     evaluations += sum(merging) // max(1, splits.probe)
+    answers += (rounds + controls) * config.plan.own_answers(config.plan.rows_per_round - config.plan.written_rows)
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     trainings = [config.plan.rows_per_round + again for again in replay]
     rows = config.training.epochs * (sum(trainings) + sum(trainings[rounds - controls :]))
@@ -143,7 +144,8 @@ def leaving(config: Config) -> list[str]:
         lines.append(f"the names {', '.join(sorted(names))}, to the Hub their rows come from")
     for url in config.student.vllm.urls:
         if not is_loopback(url):
-            lines.append(f"questions of probe, gate, final and extra sets, and the pool's few-shot examples, to {url}")
+            pool = "pool questions with solutions" if config.plan.targets == "own" else "the pool's few-shot examples"
+            lines.append(f"questions of probe, gate, final and extra sets, and {pool}, to {url}")
     reward = config.student.reward
     if reward is not None and reward.base_url is not None and not is_loopback(reward.base_url):
         lines.append(f"probe questions with the student's answers, to {reward.base_url} (student.reward)")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from agents.teacher import Planner, Teacher
+from curriculum.bindings import unbound_example
 from curriculum.config import Config
 from curriculum.errors import StopRequested
 from curriculum.grading import Grader
@@ -186,6 +187,7 @@ class Loop:
     def held_out(self) -> list[Example]:
         """The examples no training row may touch: those of the held-out splits and of the extra sets."""
         extra = [e for items in self.extra.values() for e in items]
+        extra += [before for e in extra if (before := unbound_example(e)) is not e]
         return [*(e for e in self.examples.values() if e.split != "pool"), *extra]
 
     def adapter_files(self, name: str, round_: int) -> AdapterFiles:

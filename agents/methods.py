@@ -1,12 +1,15 @@
 """What the layers on a round's training did, gathered for its report from what its stages wrote."""
 
 from statistics import fmean
+from typing import cast
 
+from agents.bindings import round_bindings
 from agents.demonstrations import HOLDOUT, WEIGHTS
 from agents.loop import Loop
 from agents.merging import read_lines, read_soup
-from agents.targets import CHOICES, SOLVED
-from curriculum.complexity import solving_report, targets_report
+from agents.own_answers import CHOICES
+from agents.targets import SOLVED
+from curriculum.complexity import ComplexityRule, solving_report, targets_report
 from curriculum.config import Config
 from curriculum.extraction import has_solution
 from curriculum.loss_curve import first_loss, last_loss
@@ -19,7 +22,10 @@ from curriculum.method_records import (
     TargetChoice,
     TargetsReport,
     WeightsReport,
+    WordingChoice,
+    WordingReport,
 )
+from curriculum.own_answers import wording_report
 from curriculum.round_records import TrainingRow
 from curriculum.rundir import read_json, read_records
 
@@ -35,6 +41,8 @@ def methods_report(loop: Loop, round_: int) -> MethodsReport | None:
         lines=read_lines(loop, round_),
         soup=read_soup(loop, round_),
         targets=_targets(loop, round_, config, rows),
+        wording=_wording(loop, round_, config, rows),
+        bindings=round_bindings(loop, rows),
         dft_rows=sum(map(config.training.has_dft, rows)) if dft else None,
         first_probability=probabilities[0] if dft and probabilities else None,
     )
@@ -63,14 +71,21 @@ def _weights(loop: Loop, round_: int) -> WeightsReport | None:
 
 def _targets(loop: Loop, round_: int, config: Config, rows: list[TrainingRow]) -> TargetsReport | None:
     file = loop.run.round_stage(round_, "build") / CHOICES
-    if config.plan.targets == "gold" or not file.exists():
+    if config.plan.targets in ("gold", "own") or not file.exists():
         return None
     choices = read_records(file, TargetChoice)
     asked = file.with_name(SOLVED)
     solved = read_records(asked, SolvedExample) if asked.exists() else []
     solving = solving_report(solved, choices, rows) if solved else None
-    made = targets_report(config.plan.targets, choices, rows)
+    made = targets_report(cast(ComplexityRule, config.plan.targets), choices, rows)
     return made.model_copy(update={"phases": _phases(loop, round_, rows), "solving": solving})
+
+
+def _wording(loop: Loop, round_: int, config: Config, rows: list[TrainingRow]) -> WordingReport | None:
+    file = loop.run.round_stage(round_, "build") / CHOICES
+    if config.plan.targets != "own" or not file.exists():
+        return None
+    return wording_report(config.plan.own.cap, read_records(file, WordingChoice), rows)
 
 
 def _phases(loop: Loop, round_: int, rows: list[TrainingRow]) -> tuple[PhaseReport, ...]:

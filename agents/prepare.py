@@ -4,10 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agents.loop import Loop, State
+from curriculum.bindings import bind_example, label_sets, may_be_bound
+from curriculum.config import Config
 from curriculum.data import fingerprint, read_examples
 from curriculum.data_config import FileSource, Source
 from curriculum.errors import DataError, RunDirError, UserError
@@ -15,7 +18,7 @@ from curriculum.generator import generate_examples
 from curriculum.grading import Grader
 from curriculum.records import BASE, Example, QuarantinedRow, content_id
 from curriculum.rundir import DONE, read_json, write_json, write_records
-from curriculum.splits import SplitResult, leaks, split_examples, with_extra
+from curriculum.splits import DroppedExample, SplitResult, leaks, split_examples, with_extra
 from curriculum.user_grader import grader_hash
 
 
@@ -47,6 +50,7 @@ def prepare(loop: Loop, state: State) -> State:
         loop.student.check(folder / "student.log")
         result, quarantined = read_all(loop)
         _check_shots(loop, result)
+        _check_bindings(loop.config, result)
         counts = write_splits(folder, result)
         sizes, reasons = counts["counts"], counts["dropped"]
         write_records(folder / "quarantine.jsonl", quarantined)
@@ -96,7 +100,28 @@ def read_all(loop: Loop) -> tuple[SplitResult, list[QuarantinedRow]]:
             extra[name], bad = _examples(loop, source, loop.extra_graders[name], f"extra {name}")
         quarantined += [row.model_copy(update={"source": f"extra.{name}: {row.source}"}) for row in bad]
     sizes = {name: source.items for name, source in config.extra.items()}
-    return with_extra(result, extra, sizes, config.seed), quarantined
+    return _bound(config, with_extra(result, extra, sizes, config.seed)), quarantined
+
+
+def _bound(config: Config, result: SplitResult) -> SplitResult:
+    """Puts the sets that ask for it into held-out words: after repeats were looked for, which words would hide.
+
+    Raises:
+        DataError: a set has nothing that could be put into words.
+    """
+    kept, dropped = dict(result.extra), list(result.dropped)
+    for name in sorted(n for n, source in config.extra.items() if source.bindings):
+        items, sets = kept[name], label_sets((e, e.skills) for e in kept[name])
+        made = {e.id: bind_example(e, sets, config.seed) for e in items}
+        kept[name] = tuple(sorted((e for e in made.values() if e is not None), key=lambda e: e.id))
+        if not kept[name]:
+            raise DataError(
+                f"extra.{name}.bindings: expected items with operators between numbers, or with answers of a few that "
+                f"come again and again, got none among {len(items)}: leave `bindings` out, or give other data"
+            )
+        reason = f"extra set {name}: nothing to bind"
+        dropped += [DroppedExample(example_id=e.id, source=e.source, reason=reason) for e in items if not made[e.id]]
+    return replace(result, extra=kept, dropped=tuple(dropped))
 
 
 @contextmanager
@@ -157,6 +182,15 @@ def _check_shots(loop: Loop, result: SplitResult) -> None:
             "student.few_shot_examples: expected questions that no held-out split or extra set has, got "
             + "; ".join(f"{shot.source}: {leaking[shot.id]}" for shot in shots if shot.id in leaking)
             + ". Choose others, or leave the key out: then they come from the pool"
+        )
+
+
+def _check_bindings(config: Config, result: SplitResult) -> None:
+    """Rows that shall declare words have to have something that these can stand for."""
+    if config.plan.bindings and not any(may_be_bound(e) for e in result.examples if e.split == "pool"):
+        raise UserError(
+            f"plan.bindings is {config.plan.bindings:g}, but no pool item has operators between numbers, nor an answer "
+            "in words, graded by `exact`, `choice` or a generator's scorer. Expected some: set plan.bindings to 0"
         )
 
 

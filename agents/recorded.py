@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agents.loop import FAILED
+from agents.own_answers import OWN
 from agents.planning import planned, reply_of
 from agents.teacher import Failure, OfflineTeacher, PlannerView, Solved, WriteOrder, Written
 from curriculum.config import Config
@@ -72,14 +73,17 @@ class RecordedAnswers:
         self.grades = cache(self._grades)
 
     def _answers(self, adapter: str) -> Mapping[str, StudentAnswer]:
-        return {a.id: a for path in self._files(adapter, "answers.jsonl") for a in read_records(path, StudentAnswer)}
+        found = (a for path in self._files(adapter, "answers.jsonl") for a in read_records(path, StudentAnswer))
+        return {a.id: a for a in found if a.adapter == adapter}
 
     def _grades(self, adapter: str) -> Mapping[str, Grade]:
-        return {g.answer_id: g for path in self._files(adapter, "grades.jsonl") for g in read_records(path, Grade)}
+        found = (g for path in self._files(adapter, "grades.jsonl") for g in read_records(path, Grade))
+        return {g.answer_id: g for g in found if g.adapter == adapter}
 
     def _files(self, adapter: str, name: str) -> list[Path]:
         folders = self._run.stage_path("answers")
-        return sorted(p for p in folders.glob(f"*/*/{name}") if p.parts[-3] == adapter)
+        built = self._run.path.glob(f"round_*/*/{OWN}*/{name}")  # what was asked for where rows were built
+        return sorted([*(p for p in folders.glob(f"*/*/{name}") if p.parts[-3] == adapter), *built])
 
     def grade(self, answer: StudentAnswer) -> Grade:
         """The recorded grade of an answer."""

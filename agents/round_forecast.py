@@ -27,6 +27,7 @@ def round_forecast(loop: Loop, plan: RoundPlan) -> RoundForecast:
     answers = (1 + controls) * len(loop.split("gate")) + _retention_answers(loop, plan.round)
     training = loop.config.training
     answers += merging_answers(len(training.lines or ()), training.soup, plan.round, len(loop.split("probe")))
+    answers += (1 + controls) * loop.config.plan.own_answers(plan.new_rows - plan.written_rows)
     rows = (1 + controls) * plan.epochs * (plan.new_rows + plan.replay_rows)
     minutes, basis = _minutes(loop, answers, rows)
     teacher, left_out = (None, "") if loop.config.teacher.kind == "offline" else _teacher(loop, plan)

@@ -1,4 +1,4 @@
-"""The form of a round's new targets: gold, answers, or worked solutions for one part; chosen where rows are built."""
+"""What a round's new rows are taught: gold, answers, solutions for one part only, or the student's own words."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Protocol
 
 from agents.evaluation import student_prompts
 from agents.loop import Loop
+from agents.own_answers import CHOICES, own_targets
 from curriculum.complexity import Target, choose_targets, random_keys, split_parts
 from curriculum.errors import DataError
 from curriculum.extraction import format_target, taught_text, taught_texts
@@ -16,8 +17,6 @@ from curriculum.rundir import write_records
 from curriculum.teacher_records import TeacherFailure
 from student.interface import AdapterFiles, Prompt
 
-CHOICES = "targets.jsonl"
-"""In a build's folder: each new example's part and form, with the reason."""
 SOLVED = "solved.jsonl"
 """In a build's folder: what a teacher made of the hard examples that came without a solution."""
 
@@ -57,6 +56,8 @@ def target_texts(
     rule, settings = loop.config.plan.targets, loop.config.plan.complexity
     if rule == "gold":
         return taught_texts
+    if rule == "own":
+        return own_targets(loop, folder, plan.seed, adapter, list({e.id: e for e in drawn}.values()))
     written = [example for example, _ in made.rows]
     examples = list({e.id: e for e in (*drawn, *written)}.values())
     prompts = student_prompts(loop, examples, "plain")

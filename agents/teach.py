@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.bindings import bound_rows
 from agents.demonstrations import read_shots, write_demonstrations, write_weights
 from agents.history import accepted_rounds, gate_folder, pool_index
 from agents.loop import Loop, State, stage_inputs, write_failures
@@ -101,6 +102,7 @@ def chosen_rows(
     )
     if ranked:
         rows = with_standings(rows, ranked.items, ranked.method, plan.round)
+    rows = bound_rows(loop, plan, rows)
     return drawn, with_bins(rows, plan.round, measured) if measured is not None else rows
 
 

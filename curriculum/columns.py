@@ -25,6 +25,11 @@ _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _ORDER = re.compile(r"s?((ua)*)u(a?)")
 
 
+def is_usable(text: str) -> bool:
+    """Whether a text may be taught: not empty or too long, without control characters and lone surrogates."""
+    return bool(text.strip()) and len(text) <= MAX_CHARS and not _UNUSABLE.search(text)
+
+
 def _usable(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty")

@@ -128,18 +128,33 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _has_solutions(self) -> "Config":
-        if self.plan.targets not in ("gold", "answers") and self.without_solutions:
-            raise ValueError(
-                f"`plan.targets: {self.plan.targets}` teaches worked solutions, and {self.without_solutions}: set "
-                "plan.targets to gold, or give data with solutions"
-            )
+    def _can_make_targets(self) -> "Config":
+        if self.without_targets:
+            raise ValueError(f"`plan.targets: {self.plan.targets}` {self.without_targets}")
         return self
 
     @property
-    def without_solutions(self) -> str:
-        """Why there can be no worked solutions that are checked, as far as the config tells; empty if there may be."""
-        written = self.teacher.kind == "llm" and (self.plan.write_share > 0 or self.plan.complexity.solve)
+    def without_targets(self) -> str:
+        """Why the targets that `plan.targets` names cannot be made, and what to do; empty if they may be."""
+        own = self.plan.own if self.plan.targets == "own" else None
+        if own and self.training.loss == "dft" and own.mostly_own:
+            return (
+                f"with plan.own.cap {own.cap:g} and `training.loss: dft` both favour what the student writes already: "
+                "lower plan.own.cap to 0.5, or set training.loss to sft"
+            )
+        if own and isinstance(self.data, FileSource) and self.data.grader == "judge":
+            return "has every answer graded, and a judge would be paid for each: it needs another data.grader"
+        if self.plan.targets in ("gold", "answers") or (own and not own.paraphrase):
+            return ""
+        fault = self._without_solutions(
+            self.teacher.kind == "llm" and (self.plan.write_share > 0 or self.plan.complexity.solve) and not own
+        )
+        what = "has worked solutions paraphrased" if own else "teaches worked solutions"
+        instead = "plan.own.paraphrase to false" if own else "plan.targets to gold"
+        return f"{what}, and {fault}: set {instead}, or give data with solutions" if fault else ""
+
+    def _without_solutions(self, written: bool) -> str:
+        """Why there can be no worked solutions that are checked, be it `written` ones; empty if there may be."""
         if isinstance(self.data, GeneratorData):
             return "" if written else "generated examples have none"
         if self.data.grader == "judge":

@@ -206,11 +206,28 @@ PROFILE_FROM = (
 )
 
 
+HELD_OUT_WORDS = (
+    "the set's items in words that no training uses, declared in the question, graded in these words; items that have "
+    "nothing to put into words are left out"
+)
+
+
+def _never_selects(source: "ExtraGenerator | ExtraFile") -> None:
+    if source.bindings is not None and (source.retention or source.profile_from is not None):
+        raise ValueError("`bindings` makes a set that never selects: leave out `retention` and `profile_from`")
+
+
 class ExtraGenerator(GeneratorSource):
     """An extra evaluation set from reasoning-gym."""
 
     retention: bool = Field(default=False, description=RETENTION)
     profile_from: int | None = Field(default=None, ge=1, description=PROFILE_FROM)
+    bindings: Literal["held_out"] | None = Field(default=None, description=HELD_OUT_WORDS)
+
+    @model_validator(mode="after")
+    def _selects_nothing(self) -> "ExtraGenerator":
+        _never_selects(self)
+        return self
 
 
 class ExtraFile(FileSource):
@@ -219,6 +236,12 @@ class ExtraFile(FileSource):
     items: int = Field(gt=0, description="most items that are scored; the seed chooses them")
     retention: bool = Field(default=False, description=RETENTION)
     profile_from: int | None = Field(default=None, ge=1, description=PROFILE_FROM)
+    bindings: Literal["held_out"] | None = Field(default=None, description=HELD_OUT_WORDS)
+
+    @model_validator(mode="after")
+    def _selects_nothing(self) -> "ExtraFile":
+        _never_selects(self)
+        return self
 
 
 Source = FileSource | GeneratorSource

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from curriculum.merge_records import LinesChoice, SoupChoice
-from curriculum.records import Part, Record
+from curriculum.records import Part, Record, Verdict
 
 Complexity = Literal["easy", "middle", "hard"]
 """Parts of a round's new examples by the student's entropy at the first token of an answer."""
@@ -153,6 +153,50 @@ class TargetsReport(Part):
     )
 
 
+Wording = Literal["own", "paraphrase", "gold"]
+"""Whose words a target is in: the student's own answer, its paraphrase of the solution, or the data's."""
+
+
+class WordingChoice(Record):
+    """Whose words one new pool example is taught in."""
+
+    example_id: str
+    source: Wording
+    reason: str
+    own: Verdict | None = Field(description="on the student's own answer; none where it was not asked for")
+    paraphrase: Verdict | None = Field(description="on its paraphrase; none where it was not asked for")
+    completed: bool = Field(description="the answer was right but not in the taught form: its last line was put to it")
+
+
+class WordingReport(Part):
+    """Whose words a round's new pool rows teach, and what became of the answers."""
+
+    cap: float = Field(ge=0, le=1, description="most of the examples that may be taught by own answers")
+    examples: int
+    rows: dict[Wording, int] = Field(description="new pool rows; those of written examples keep their teacher's words")
+    asked: int = Field(description="examples whose own answer was asked for")
+    right: int = Field(description="those whose own answer is whole and right")
+    over_cap: int = Field(description="those of them that the cap did not take")
+    paraphrased: int = Field(description="examples whose paraphrase was asked for")
+    completed: int = Field(description="taught texts that the last line was put to")
+
+
+class Binding(Part):
+    """The words that a question declares in the place of its operators, or of the answers that it may have."""
+
+    kind: Literal["operators", "labels"]
+    words: dict[str, str] = Field(description="word → the operator, with its spaces, or the answer; sorted")
+
+
+class BindingsReport(Part):
+    """How many of a round's new pool rows declare words of their own."""
+
+    share: float = Field(ge=0, le=1, description="of the rows that can be bound")
+    rows: int
+    bound: dict[Literal["operators", "labels"], int]
+    nothing: int = Field(description="rows that have nothing to bind")
+
+
 class MethodsReport(Part):
     """What the layers on top of the choice of rows did in a round."""
 
@@ -160,6 +204,8 @@ class MethodsReport(Part):
     targets: TargetsReport | None = None
     lines: LinesChoice | None = Field(default=None, exclude_if=lambda value: value is None)
     soup: SoupChoice | None = Field(default=None, exclude_if=lambda value: value is None)
+    wording: WordingReport | None = Field(default=None, exclude_if=lambda value: value is None)
+    bindings: BindingsReport | None = Field(default=None, exclude_if=lambda value: value is None)
     dft_rows: int | None = Field(default=None, description="rows that get the loss dft")
     first_probability: float | None = Field(
         default=None, description="mean probability of the targets taught by dft, in the first step that has any"

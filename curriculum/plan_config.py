@@ -73,6 +73,28 @@ class ComplexityConfig(Section):
         return self
 
 
+class OwnConfig(Section):
+    """Whose words a round's new pool examples are taught in, with `targets: own`."""
+
+    cap: float = Field(
+        default=0.5, ge=0, le=1, description="most of the examples taught by the student's own answer; 0 asks for none"
+    )
+    paraphrase: bool = Field(
+        default=True, description="whether the student rewrites the worked solution where its own answer is not taken"
+    )
+
+    @model_validator(mode="after")
+    def _something_of_its_own(self) -> "OwnConfig":
+        if not self.cap and not self.paraphrase:
+            raise ValueError("plan.own leaves gold targets alone: raise `cap`, set `paraphrase`, or plan.targets: gold")
+        return self
+
+    @property
+    def mostly_own(self) -> bool:
+        """Whether own answers may be more than half."""
+        return self.cap > 0.5
+
+
 class PlanConfig(Section):
     """How a round's rows are chosen."""
 
@@ -105,16 +127,29 @@ class PlanConfig(Section):
     patience: int = Field(default=3, ge=1, description="rollbacks in a row that stop the run")
     target_rate: float = Field(default=0.95, gt=0, le=1, description="probe accuracy at which a skill is mastered")
     mastery: MasteryConfig = MasteryConfig()
-    targets: Literal["gold", "answers", "complexity", "complexity_random"] = Field(
+    targets: Literal["gold", "answers", "complexity", "complexity_random", "own"] = Field(
         default="gold",
         description="what new rows teach: the worked solution, where there is one, and the answer; or the answer "
-        "alone; or that but for the examples that this student is least sure of (or, as a control, for random ones)",
+        "alone; or that but for the examples that this student is least sure of (or, as a control, for random ones); "
+        "or, of pool rows, the student's own right answer, else its paraphrase of the solution, else gold",
     )
     complexity: ComplexityConfig = ComplexityConfig()
+    own: OwnConfig = OwnConfig()
+    bindings: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the new pool rows that declare random words for their operators, or for answers such as "
+        "yes and no, of the rows where that can be done",
+    )
     by: Literal["rule", "llm"] = Field(
         default="rule", description="who plans: the rule, or the role `plan` of an LLM teacher within the rule's bounds"
     )
     approve: bool = Field(default=False, description="wait for a person after each plan", json_schema_extra=OPERATIONAL)
+
+    def own_answers(self, rows: int) -> int:
+        """The most answers and paraphrases that so many new pool rows take with `targets: own`."""
+        return rows * (int(self.own.cap > 0) + int(self.own.paraphrase)) if self.targets == "own" else 0
 
     @property
     def two_phase(self) -> bool:

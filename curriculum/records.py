@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 Split = Literal["pool", "probe", "gate", "final"]
 GraderName = Literal["exact", "choice", "numeric", "math", "regex", "python", "judge", "reasoning_gym"]
 Origin = Literal["pool", "written", "replay"]
-Arm = Literal["plain", "few_shot"]
+Arm = Literal["plain", "few_shot", "paraphrase"]
 
 BASE = "base"
 """The name of the student without an adapter, wherever an adapter's name is expected."""
@@ -203,7 +203,7 @@ class Sampling(Part):
 
 
 class StudentAnswer(Record):
-    """One answer of the student. `arm` tells how it was prompted (plain, or with few-shot examples)."""
+    """One answer of the student. `arm` tells how it was prompted: plain, with few-shot examples, or to paraphrase."""
 
     example_id: str
     adapter: str = Field(description="the adapter's name, or `base`")

@@ -65,6 +65,12 @@ class ExtraReport(ArmsReport):
         description="part of the retention set: a fall on it rolled candidates back",
         exclude_if=lambda value: not value,
     )
+    old_rules: ArmRates | None = Field(
+        default=None,
+        description="of a set in held-out words: its items whose answer is a word, by the answer they had before. A "
+        "high rate says that the student does not read what the words mean",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class FinalReport(ArmsReport):

@@ -134,10 +134,12 @@ def final_report(
     opened: str,
     extra: Mapping[str, ArmGrades] | None = None,
     retention: Collection[str] = (),
+    old_rules: Mapping[str, ArmGrades] | None = None,
 ) -> FinalReport:
     """Gathers the report of the final test, and of each extra set by its name.
 
     Without an accepted adapter pass the name `base`. `retention` names the sets on which a fall rolls back.
+    `old_rules` are grades of the same answers to a set by what was right before it was put into words.
     """
     arms = _arms(grades)
     base, adapter = answered_right(grades.base), answered_right(grades.adapter)
@@ -152,10 +154,17 @@ def final_report(
         cells=skill_changes(*compared, labels, by_difficulty=True),
         opened=opened,
         extra=tuple(
-            ExtraReport(name=name, retention=name in retention, **dict(_arms(of_set)))
+            ExtraReport(
+                name=name, retention=name in retention, old_rules=_old_rules(old_rules, name), **dict(_arms(of_set))
+            )
             for name, of_set in sorted((extra or {}).items())
         ),
     )
+
+
+def _old_rules(grades: Mapping[str, ArmGrades] | None, name: str) -> ArmRates | None:
+    of_set: dict[str, Sequence[Grade]] = grades[name]._asdict() if grades and name in grades else {}
+    return ArmRates(**{arm: _rate(answered_right(of)) for arm, of in of_set.items()}) if of_set else None
 
 
 def _arms(grades: ArmGrades) -> ArmsReport:

@@ -5,7 +5,7 @@ Takes values of a report and returns plain text, not escaped for any medium, as 
 
 from curriculum.control import ControlReport
 from curriculum.mastery import Mastery, SkillMastery
-from curriculum.report import FinalReport, RoundReport, RunReport
+from curriculum.report import ArmRates, FinalReport, RoundReport, RunReport
 from curriculum.report_words import NONE, change_words, points, rate_words, written_words
 from curriculum.retention import regressed
 from curriculum.round_records import GateSkill
@@ -78,7 +78,25 @@ def replay_words(round_: RoundReport) -> str:
 
 
 def extra_words(final: FinalReport) -> str:
-    """Which extra sets select."""
+    """Which extra sets select, and what answers were by the rules before a set was put into words."""
+    return " ".join([_selecting(final), *old_rules_words(final)])
+
+
+def old_rules_words(final: FinalReport) -> list[str]:
+    """A sentence for each extra set in held-out words: who still answers by what the words stand for."""
+    return [_old_rules(s.name, s.old_rules) for s in final.extra if s.old_rules]
+
+
+def _old_rules(name: str, rates: ArmRates) -> str:
+    said = {"base": rates.base, "base prompted with examples": rates.base_few_shot, "adapter": rates.adapter}
+    shares = ", ".join(f"{arm} {rate.correct}/{rate.n}" for arm, rate in said.items())
+    return (
+        f"Of {name} the items whose answer is a declared word, by the answer it stands for (wrong there: it is the old "
+        f"rule's): {shares}. Who is often right so does not read what the words mean."
+    )
+
+
+def _selecting(final: FinalReport) -> str:
     kept = [s.name for s in final.extra if s.retention]
     if not kept:
         return NEVER_SELECT

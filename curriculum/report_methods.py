@@ -3,7 +3,14 @@
 Takes values of a report and returns plain text, not escaped for any medium, as `report_words` does.
 """
 
-from curriculum.method_records import MethodsReport, TargetsReport, WeightsReport
+from curriculum.method_records import (
+    BindingsReport,
+    MethodsReport,
+    TargetsReport,
+    WeightsReport,
+    Wording,
+    WordingReport,
+)
 from curriculum.report import RoundReport, Timings
 from curriculum.report_merging import lines_words, soup_words
 from curriculum.report_words import duration, percent
@@ -20,6 +27,8 @@ def methods_words(round_: RoundReport, timings: Timings) -> str:
     parts = (
         _weights(made.weights, round_.round, timings) if made.weights else "",
         _targets(made.targets) if made.targets else "",
+        _wording(made.wording) if made.wording else "",
+        _bindings(made.bindings) if made.bindings else "",
         _dft(made),
         lines_words(made.lines) if made.lines else "",
         soup_words(made.soup) if made.soup else "",
@@ -102,6 +111,30 @@ def _phases(made: TargetsReport) -> str:
         for p in made.phases
     ]
     return f" Taught in two phases, replayed rows among them: {', then '.join(told)}."
+
+
+def _wording(made: WordingReport) -> str:
+    total = sum(made.rows.values())
+    named: dict[Wording, str] = {"own": "the student's own answers", "paraphrase": "its paraphrases", "gold": "gold"}
+    counts = {what: made.rows.get(source, 0) for source, what in named.items()}
+    shares = ", ".join(f"{n} {what}{f' ({percent(n / total)})' if total else ''}" for what, n in counts.items())
+    asked = f"Of {made.asked} asked examples it answered {made.right} right and whole; " if made.asked else ""
+    over = f"{made.over_cap} of these were over the cap of {percent(made.cap)}; " if made.over_cap else ""
+    completed = f" {made.completed} texts got the taught last line." if made.completed else ""
+    return (
+        f"Targets of the {total} new pool rows: {shares}. {asked}{over}{made.paraphrased} worked solutions were "
+        f"paraphrased.{completed} A right answer may have a wrong way to it: only answers were graded."
+    )
+
+
+def _bindings(made: BindingsReport) -> str:
+    named = {"operators": "operators", "labels": "answers"}
+    kinds = ", ".join(f"{named[kind]} in {n}" for kind, n in made.bound.items())
+    return (
+        f"Rows in words of their own: bound {sum(made.bound.values())} of {made.rows} new pool rows"
+        f"{f' ({kinds})' if kinds else ''}, {percent(made.share)} of those that can be; {made.nothing} have nothing to "
+        "bind."
+    )
 
 
 def _dft(made: MethodsReport) -> str:

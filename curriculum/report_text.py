@@ -84,6 +84,7 @@ def render_terminal(report: RunReport, timings: Timings, round_: int | None = No
             parts += _said(*report_evidence.control_words(report, report.final.control, "final"))
         if report.final.extra:
             parts.append(_extra_table(report.final))
+            parts += _said(*report_evidence.old_rules_words(report.final))
     elif report.rounds:
         last = report.rounds[-1]
         parts.append(_skill_table(f"Skills on the gate split (selected on), round {last.round}", last.skills))

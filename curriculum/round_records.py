@@ -9,6 +9,7 @@ from pydantic import Field
 
 from curriculum.difficulty_records import DifficultyPlan
 from curriculum.merge_records import Merged
+from curriculum.method_records import Binding
 from curriculum.records import Change, Message, Origin, Part, Rate, Record, ShrunkRate
 
 
@@ -217,6 +218,11 @@ class TrainingRow(Record):
         default=None,
         ge=0,
         description="which of several worked solutions `target` has, 0 for the first; the others follow in turn",
+        exclude_if=lambda value: value is None,
+    )
+    binding: Binding | None = Field(
+        default=None,
+        description="words that the question declares, which the target is in, too",
         exclude_if=lambda value: value is None,
     )
     source: str

@@ -284,7 +284,7 @@ class RunDir:
             write_json(folder / TIMING, timing | {"seconds": round(time.monotonic() - since, 1)})
             write_json(folder / DONE, done)
         # Nothing needs a finished stage's journals any more, nor what a kill left of a half-written file.
-        for leftover in (*folder.glob("*.journal"), *folder.glob(".*.tmp")):
+        for leftover in (*folder.rglob("*.journal"), *folder.rglob(".*.tmp")):
             leftover.unlink()
         return dict(done["update"])
 

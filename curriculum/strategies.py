@@ -21,10 +21,11 @@ from curriculum.difficulty_records import Bin
 from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import make_plan
-from curriculum.plan_config import Ranking
+from curriculum.plan_config import OwnConfig, Ranking
 from curriculum.ranking import RankedExample
 from curriculum.records import SkillCatalogue, content_id
 from curriculum.round_records import RoundPlan, TrainingRow
+from curriculum.row_lengths import Lengths, token_budget
 from curriculum.rows import printable
 
 Strategy = Literal[
@@ -45,6 +46,9 @@ Strategy = Literal[
     "complexity",
     "complexity_random",
     "answers",
+    "own",
+    "paraphrase",
+    "bindings",
     "dft",
     "lines",
 ]
@@ -71,6 +75,9 @@ SAID: Mapping[Strategy, str] = {
     "complexity": "uniform rows, worked solutions for the hardest part only, by entropy; answers for the rest",
     "complexity_random": "uniform rows, worked solutions for a random part as large: the control of complexity",
     "answers": "uniform rows, the answer alone for every one: what worked solutions are worth at all",
+    "own": "uniform rows, taught by the student's own right answers within plan.own.cap, else paraphrases, else gold",
+    "paraphrase": "uniform rows, taught by the student's paraphrases of the solutions, else gold: the control of own",
+    "bindings": "uniform rows, half of those that can be in words of their own for operators and answers",
     "dft": "uniform rows, the loss of each token weighed by its own probability",
     "lines": "uniform rows, the adapter scaled with depth (LiNeS) as the probe chooses",
 }
@@ -79,14 +86,24 @@ RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_s
 HARD_SHARE = Fraction(1, 3)
 """Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
 MATH the hard ones, as STAT's baseline MATH-Hard has it."""
-LAYERS: tuple[Strategy, ...] = ("ica", "complexity", "complexity_random", "answers", "dft", "lines")
-"""Uniform rows with one layer on top of the choice: of weights, of the form of targets, of the loss, or of depth."""
-SHORTER: Mapping[Strategy, Fraction] = {
-    "complexity": Fraction(2),
-    "complexity_random": Fraction(2),
-    "answers": Fraction(4),
+TARGETS: Mapping[Strategy, Mapping[str, Any]] = {
+    "complexity": {"targets": "complexity"},
+    "complexity_random": {"targets": "complexity_random"},
+    "answers": {"targets": "answers"},
+    "own": {"targets": "own"},
+    "paraphrase": {"targets": "own", "own": OwnConfig(cap=0)},
 }
-"""Layers whose targets are shorter than those of the pool: so many times as many rows are planned."""
+"""What the strategies that differ in their targets set of the plan."""
+LAYERS: tuple[Strategy, ...] = ("ica", "bindings", "dft", "lines", *TARGETS)
+"""Uniform rows with one layer on top of the choice: of weights, words, loss, depth, or of targets."""
+CONTROLS: Mapping[Strategy, Strategy] = {
+    "complexity": "complexity_random",
+    "own": "paraphrase",
+    "stat_syn": "generated_uniform",
+}
+"""What a strategy is compared with where that is asked for; others with `uniform`."""
+SHORTER: Mapping[Strategy, int] = {"complexity": 2, "complexity_random": 2, "answers": 4, "own": 2, "paraphrase": 2}
+"""Layers whose targets are shorter than those of the pool, or may be: so many times as many rows are planned."""
 SCALES = (1.0, 0.75, 0.5, 0.25)
 """What the strategy `lines` tries where the config has no `training.lines`."""
 SPARE = Fraction(11, 10)
@@ -97,9 +114,8 @@ def control_of(strategy: Strategy, asked: Collection[str]) -> Strategy | None:
     """What a strategy is compared with: written rows with untargeted written ones where these are asked for."""
     if strategy == "uniform":
         return None
-    if strategy == "complexity" and "complexity_random" in asked:
-        return "complexity_random"
-    return "generated_uniform" if strategy == "stat_syn" and "generated_uniform" in asked else "uniform"
+    control = CONTROLS.get(strategy, "uniform")
+    return control if control in asked else "uniform"
 
 
 def parse_strategies(text: str) -> tuple[Strategy, ...]:
@@ -136,7 +152,7 @@ def layer_config(config: Config, strategy: Strategy) -> Config:
     """The config that a strategy's rows are built and trained with: the bench's, but for a strategy that is a layer."""
     training: dict[str, Any] = {"lines": config.training.lines or SCALES if strategy == "lines" else None}
     training |= {"ica": {"weights": "ica"}, "dft": {"loss": "dft"}}.get(strategy, {})
-    targets = {"targets": strategy} if strategy in SHORTER else {}
+    targets = {"bindings": 0.5} if strategy == "bindings" else TARGETS.get(strategy, {})
     return config.model_copy(
         update={
             "plan": config.plan.model_copy(update=targets),
@@ -186,48 +202,6 @@ def _hardest(pool: Pool) -> Pool:
                 break
         kept.update(members[pool.difficulties[members] >= lowest].tolist())
     return index_pool((pool.ids[at], pool.skills[at], int(pool.difficulties[at])) for at in sorted(kept))
-
-
-class Lengths:
-    """What a row costs in training tokens, all epochs: known for pool items, by likeness for written ones."""
-
-    def __init__(self, pool: Pool, tokens: Mapping[str, int]) -> None:
-        """`tokens`: pool example → tokens that pass through the model when it is one row."""
-        self.pool, self.tokens = pool, tokens
-        of_level: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        of_skill: defaultdict[str, list[int]] = defaultdict(list)
-        for skill, members in pool.members.items():
-            for at in members.tolist():
-                cost = tokens[pool.ids[at]]
-                of_skill[skill].append(cost)
-                of_level[skill, int(pool.difficulties[at])].append(cost)
-        self._of_skill = {skill: _mean(costs) for skill, costs in of_skill.items()}
-        self._of_level = {level: _mean(costs) for level, costs in of_level.items()}
-        self._mean = _mean([*tokens.values()])
-
-    def of_skill(self, skill: str) -> Fraction:
-        """Of a row drawn from the skill's pool items; the pool's mean where it has none."""
-        return self._of_skill.get(skill, self._mean)
-
-    def of_plan(self, plan: RoundPlan) -> Fraction:
-        """Of all new rows of a plan, as expected."""
-        total = Fraction(0)
-        for part in plan.skills:
-            total += part.pool_rows * self.of_skill(part.skill)
-            for level, rows in part.written_rows.items():
-                total += rows * self._of_level.get((part.skill, level), self.of_skill(part.skill))
-        return total
-
-
-def _mean(values: Sequence[int]) -> Fraction:
-    return Fraction(sum(values), len(values)) if values else Fraction(0)
-
-
-def token_budget(config: Config, lengths: Lengths) -> int:
-    """The tokens every training of a bench gets: what `plan.rows_per_round` rows, even over the pool's skills, cost."""
-    skills = sorted(lengths.pool.members)
-    mean = sum((lengths.of_skill(skill) for skill in skills), Fraction(0)) / len(skills)
-    return round(config.plan.rows_per_round * mean)
 
 
 class Materials(NamedTuple):

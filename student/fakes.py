@@ -87,6 +87,9 @@ class FakeStudent:
                 luck = int(content_id(drawn, 8), 16) / 16**8
                 if example.gold:
                     text = f"Answer: {example.gold}" if luck < accuracy else "Answer: no idea"
+                    if prompt.arm == "paraphrase":  # every other one is right
+                        odd = int(content_id(["paraphrase", example.id], 8), 16) % 2
+                        text = f"In short:\nAnswer: {example.gold if odd else 'no idea'}"
                 else:  # sure of an answer or not, whatever is right
                     text = f"Answer: {7 if luck < accuracy else 100 + at}"
                 answer = StudentAnswer(

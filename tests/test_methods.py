@@ -296,7 +296,7 @@ REFUSED = [
     ({}, ["plan.targets=complexity"], None, "generated examples have none"),
     ({"solutions": []}, ["plan.targets=complexity"], "worked", "no column of `solutions`"),
     ({}, ["plan.targets=complexity_random", "data.grader=judge", "data.grader_rubric=x"], "worked", "judge"),
-    ({}, ["plan.targets=short"], "worked", "'gold', 'answers', 'complexity' or 'complexity_random'"),
+    ({}, ["plan.targets=short"], "worked", "'gold', 'answers', 'complexity', 'complexity_random' or 'own'"),
     ({}, ["plan.complexity.easy=0.9", "plan.complexity.hard=0.2"], "worked", "more than 1 together"),
     ({}, ["training.dft_skills=[add]"], "worked", "training.loss: dft"),
     ({}, ["training.ica.neighbours=0"], "worked", "greater than or equal to 1"),

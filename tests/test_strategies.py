@@ -14,11 +14,11 @@ from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.records import Skill, SkillCatalogue, content_id
 from curriculum.round_records import MissingSkillProfile, RoundPlan, SkillProfile, TrainingRow, VerdictCounts
+from curriculum.row_lengths import Lengths
 from curriculum.statistics import wilson
 from curriculum.strategies import (
     SHORTER,
     STRATEGIES,
-    Lengths,
     Materials,
     Strategy,
     control_of,
