@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Finished, canonical_files, tutelage, write_config
+from command import canonical_files, tutelage, write_config
 from finished_run import edit, give_weights, make_fake_run
 from tiny_model import make_tiny_model
-from typer.testing import CliRunner
 
-from agents.cli import app
 from agents.merging import rank_limit
 from curriculum.config import Config, load_config
 from curriculum.merge_records import LinesChoice, SoupChoice
@@ -24,17 +22,11 @@ pytestmark = pytest.mark.real
 BOTH = ("--set", "rounds=3", "--set", "training.lines=[1, 0.5, 0]", "--set", "training.soup=true")
 
 
-def here(*args: str | Path) -> Finished:
-    """The command line in this process, for what is not killed."""
-    done = CliRunner(env={"COLUMNS": "160"}).invoke(app, list(map(str, args)))
-    return Finished(done.exit_code, done.stdout, done.stderr)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three rounds with LiNeS and soups; scaled adapters of the fake student are better, means are worse or as good."""
     folder = tmp_path_factory.mktemp("merged")
-    done = here("run", write_config(folder), "--name", "run", *BOTH)
+    done = tutelage("run", write_config(folder), "--name", "run", *BOTH)
     assert done.code == 0, done.err
     return folder / "run"
 
@@ -104,7 +96,7 @@ def test_choices_are_made_on_halves_of_the_probe_that_nothing_judges(run: Path) 
 def test_a_choice_alone_has_the_whole_probe_and_the_trained_adapter_goes_on_where_nothing_is_better(
     tmp_path: Path,
 ) -> None:
-    done = here("run", write_config(tmp_path), "--name", "run", "--set", "training.soup=true")
+    done = tutelage("run", write_config(tmp_path), "--name", "run", "--set", "training.soup=true")
     assert done.code == 0, done.err
     soup = read_record(tmp_path / "run" / "round_02" / "soup" / "soup.json", SoupChoice)
     assert not soup.halved and soup.alone.n == 40
@@ -128,7 +120,7 @@ def test_the_report_names_every_candidate_and_ingredient(run: Path) -> None:
         made = report["rounds"][round_]["methods"]
         assert made["lines"] == lines.model_dump(mode="json") and soup is not None
         assert made["soup"] == soup.model_dump(mode="json")
-        said = here("report", run, "--round", str(round_)).out
+        said = tutelage("report", run, "--round", str(round_)).out
         words = " ".join(said.split())
         for candidate in lines.candidates:
             assert f"a = {candidate.a:g}: {candidate.missing.correct} of {candidate.missing.n} of those" in words
@@ -176,7 +168,7 @@ def test_weights_that_a_kill_took_before_the_answers_are_made_again(run: Path, t
     (draft,) = (p for p in (tmp_path / "run" / "round_01" / "drafts").iterdir() if p.is_dir())
     assert draft.name.endswith("-lines0.5")
     shutil.rmtree(draft.parent)
-    assert here("resume", tmp_path / "run").code == 0
+    assert tutelage("resume", tmp_path / "run").code == 0
     made, expected = (
         {k: v for k, v in canonical_files(r).items() if "config" not in k} for r in (tmp_path / "run", run)
     )
@@ -187,14 +179,14 @@ def test_weights_that_a_kill_took_before_the_answers_are_made_again(run: Path, t
 def test_a_bundle_verifies_and_another_choice_is_found(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    assert here("bundle", copy, "--to", tmp_path / "good.zip").code == 0
-    done = here("verify", tmp_path / "good.zip")
+    assert tutelage("bundle", copy, "--to", tmp_path / "good.zip").code == 0
+    done = tutelage("verify", tmp_path / "good.zip")
     assert done.code == 0 and "merging" in done.out and "no difference" in done.out, done.out
     stage = copy / "round_02" / "lines"
     edit(stage / "lines.json", lambda made: made["candidates"][0].update(chosen=True))
     edit(stage / "done.json", lambda d: d["outputs"].update({"lines.json": file_hash(stage / "lines.json")}))
-    assert here("bundle", copy, "--to", tmp_path / "bad.zip").code == 0
-    done = here("verify", tmp_path / "bad.zip")
+    assert tutelage("bundle", copy, "--to", tmp_path / "bad.zip").code == 0
+    done = tutelage("verify", tmp_path / "bad.zip")
     assert done.code == 1 and "lines.json" in done.out
 
 
@@ -205,21 +197,21 @@ def test_a_fork_keeps_the_rounds_it_takes_over_and_merges_with_them_as_it_is_tol
     run: Path, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
     sets = [word for setting in settings for word in ("--set", setting)]
-    done = here("fork", run, "--round", "2", "--name", f"fork{len(settings)}{settings[0][9:11]}", *sets)
+    done = tutelage("fork", run, "--round", "2", "--name", f"fork{len(settings)}{settings[0][9:11]}", *sets)
     assert done.code == 0, done.err
     fork = run.with_name(f"fork{len(settings)}{settings[0][9:11]}")
     for stage in ("lines/lines.json", "soup/soup.json", "merge/adapter.json"):
         assert (fork / "round_02" / stage).read_bytes() == (run / "round_02" / stage).read_bytes()
     assert (fork / "round_03" / "lines").exists() == ("training.lines=null" not in settings)
     assert "probe answers of run-r0" not in done.err, "what the shared rounds' adapters answered is there"
-    assert here("bundle", fork, "--to", tmp_path / "fork.zip").code == 0
-    done = here("verify", tmp_path / "fork.zip")
+    assert tutelage("bundle", fork, "--to", tmp_path / "fork.zip").code == 0
+    done = tutelage("verify", tmp_path / "fork.zip")
     assert done.code == 0, done.out
 
 
 def test_a_fork_may_begin_to_merge(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path)
-    done = here("fork", run, "--round", "1", "--name", "other", *BOTH[2:])
+    done = tutelage("fork", run, "--round", "1", "--name", "other", *BOTH[2:])
     assert done.code == 0, done.err
     other = tmp_path / "other"
     assert not (other / "round_01" / "lines").exists()
@@ -235,7 +227,7 @@ def test_a_soup_trains_on_and_is_exported_with_what_taught_it(tmp_path: Path) ->
     start = read_json(run / "round_02" / "train" / "done.json")["inputs"]["start"]
     assert start == read_json(run / "round_01" / "merge" / "adapter.json")["name"]
     give_weights(run, make_tiny_model(tmp_path / "tiny-chat"))
-    done = here("export", run, "--json")
+    done = tutelage("export", run, "--json")
     assert done.code == 0, done.err
     folder, name = Path(done.last["export"]), read_json(stage / "adapter.json")["name"]
     assert done.last["adapter"] == name
@@ -245,7 +237,7 @@ def test_a_soup_trains_on_and_is_exported_with_what_taught_it(tmp_path: Path) ->
     assert "after training it became" in card and "scaled with depth from a = 0" in card
     assert "--max-lora-rank 8" in card and "the rows of rounds 1, 2" in card
     (stage / name / "adapter_model.safetensors").write_bytes(b"other")
-    done = here("export", run, "--to", tmp_path / "again")
+    done = tutelage("export", run, "--to", tmp_path / "again")
     assert done.code == 2 and "expected the file that the run recorded" in done.err
 
 
@@ -253,7 +245,7 @@ def test_a_tiny_model_is_scaled_averaged_and_gated(tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "tiny-chat")
     config = write_config(tmp_path, engine="transformers", base=str(base))
     settings = ("training.lines=[1, 0.5]", "training.soup=true", "data.splits.probe=12", "data.splits.final=12")
-    done = here("run", config, "--name", "run", *(w for s in settings for w in ("--set", s)))
+    done = tutelage("run", config, "--name", "run", *(w for s in settings for w in ("--set", s)))
     assert done.code == 0, done.err
     for round_ in (1, 2):
         lines, soup = choices(tmp_path / "run", round_)
@@ -266,7 +258,7 @@ def test_a_tiny_model_is_scaled_averaged_and_gated(tmp_path: Path) -> None:
 
 def test_a_bench_scales_one_arm_and_has_no_soup(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    done = here("bench", config, "--arms", "lines", "--name", "b", "--set", "training.lines=[1, 0]")
+    done = tutelage("bench", config, "--arms", "lines", "--name", "b", "--set", "training.lines=[1, 0]")
     assert done.code == 0, done.err
     for seed in (1,):
         folder = tmp_path / "b" / "trainings" / f"lines-{seed}" / "round_01"
@@ -275,8 +267,8 @@ def test_a_bench_scales_one_arm_and_has_no_soup(tmp_path: Path) -> None:
         assert (tmp_path / "b" / "answers" / made.name / "final" / "done.json").exists()
         assert not (folder / "drafts").exists()
     assert not list((tmp_path / "b" / "trainings" / "uniform-1").rglob("lines"))
-    assert here("bench", config, "--arms", "lines", "--name", "b", "--set", "training.lines=[1, 0]").code == 0
-    done = here("bench", config, "--arms", "lines", "--name", "c", "--set", "training.soup=true")
+    assert tutelage("bench", config, "--arms", "lines", "--name", "b", "--set", "training.lines=[1, 0]").code == 0
+    done = tutelage("bench", config, "--arms", "lines", "--name", "c", "--set", "training.soup=true")
     assert done.code == 2 and "training.soup" in done.err and "benchmarks/merging.py" in done.err
 
 
