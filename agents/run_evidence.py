@@ -16,6 +16,7 @@ from agents.evaluation import PROFILE_SET, SERVING
 from agents.first_files import CHANGES
 from agents.forecast import forecast
 from agents.loop import MERGE
+from agents.own_answers import OWN
 from agents.recorded_usage import count_lines
 from curriculum.config import Config
 from curriculum.records import BASE, Diagnosis, Example, Grade, SkillLabel, StudentAnswer
@@ -127,6 +128,7 @@ def run_work(run: RunDir, rounds: Sequence[RoundReport], config: Config) -> Work
     """How many answers and rows were forecast, and how many there were."""
     expected = forecast(config)
     timed = config.student.base in (SMOLLM2, "fake")
+    answers = [*run.stage_path("answers").glob("*/*/answers.jsonl"), *run.path.glob(f"round_*/*/{OWN}*/answers.jsonl")]
     rows = 0
     for round_ in rounds:
         if round_.training:
@@ -135,7 +137,7 @@ def run_work(run: RunDir, rounds: Sequence[RoundReport], config: Config) -> Work
             of_control = read_record(control, Adapter).rows if control.exists() else 0
             rows += epochs * (round_.training.rows + of_control)
     return Work(
-        all_answers=sum(count_lines(path) for path in run.stage_path("answers").glob("*/*/answers.jsonl")),
+        all_answers=sum(map(count_lines, answers)),
         rows=rows,
         forecast_answers=expected.answers,
         forecast_rows=expected.training_rows,

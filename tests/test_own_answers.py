@@ -20,8 +20,9 @@ from curriculum.grading import Grader
 from curriculum.method_records import WordingChoice
 from curriculum.own_answers import Graded, Usable, choose_wordings, takes_own, usable_text, wording_report
 from curriculum.records import Example, Grade, Sampling, StudentAnswer
+from curriculum.report import RunReport
 from curriculum.round_records import TrainingRow
-from curriculum.rundir import read_records
+from curriculum.rundir import read_record, read_records
 
 
 def item(question: str, *solutions: str, gold: str = "12") -> Example:
@@ -178,6 +179,9 @@ def test_the_report_says_whose_words_were_taught(run: Path) -> None:
     rows, report = read_round(run, 1)
     assert report.methods is not None and report.methods.wording is not None and report.methods.targets is None
     assert sum(report.methods.wording.rows.values()) == len(rows)
+    lines = [path.read_text().count("\n") for path in run.rglob("answers.jsonl")]
+    work = read_record(run / "report.json", RunReport).work
+    assert work is not None and work.all_answers == sum(lines) and len(lines) > 4
     for page in ("report.md", "report.html"):
         assert f"Targets of the {len(rows)} new pool rows" in (run / page).read_text()
 
