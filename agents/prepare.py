@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.loop import Loop, State
+from agents.method_checks import check_skills
 from curriculum.data import fingerprint, read_examples
 from curriculum.data_config import FileSource, Source
 from curriculum.errors import DataError, RunDirError, UserError
@@ -47,6 +48,8 @@ def prepare(loop: Loop, state: State) -> State:
         loop.student.check(folder / "student.log")
         result, quarantined = read_all(loop)
         _check_shots(loop, result)
+        if loop.config.teacher.kind == "offline":  # its skills are those that the data declare
+            check_skills(loop.config, loop.teacher.propose_skills([e for e in result.examples if e.split == "pool"]))
         counts = write_splits(folder, result)
         sizes, reasons = counts["counts"], counts["dropped"]
         write_records(folder / "quarantine.jsonl", quarantined)
