@@ -127,7 +127,7 @@ def _read_once(model: Any, ids: Sequence[int], rows: int) -> Any:
     import torch
     from transformers.cache_utils import DynamicCache
 
-    cache = DynamicCache()
+    cache = DynamicCache(config=model.config.get_text_config())
     decoder = model.get_base_model().base_model
     decoder(input_ids=torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(rows)

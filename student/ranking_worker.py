@@ -123,13 +123,13 @@ def prism(work: Work, weight: Any) -> Iterator[Event]:
     batches = (work.batch([row for at in batch for row in pairs[at]]) for batch in drawn)
     direction = preference_direction(work.model, batches, weight)
     scores: dict[str, float] = {}
-    for batch, made in _along(work, direction):
+    for batch, made in along(work, direction):
         scores |= dict(zip((work.ids[at] for at in batch), made.tolist(), strict=True))
         yield {"done": len(scores), "total": len(work.ids)}
     yield {"scores": scores}
 
 
-def _along(work: Work, direction: Direction) -> "Iterator[tuple[list[int], Tensor]]":
+def along(work: Work, direction: Direction) -> "Iterator[tuple[list[int], Tensor]]":
     """Positions of candidates, and their gradients times the direction.
 
     In forward mode, or backward where the base has an operation without one: the same numbers, later.

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from test_influence import TRAINING, batch_of, encoded, flat, lora_model, own_gradient
 from tiny_model import make_model, make_tokenizer
 
+from curriculum.training_config import TrainingConfig
+from student import ranking_worker
 from student.chat_format import EncodedRow
 from student.forward_mode import KEPT, directional_derivatives, prefix_batches, shared_prefix, tokens_read
-from student.influence import dot_products, lora_matrices
+from student.influence import dot_products, lora_matrices, row_losses
 from student.lora import add_lora
+from student.ranking_worker import Work, along
 
 TEXTS = [("x", "Answer: 19"), ("What is 12 plus 7?", "19"), ("What is 12 plus 19?", "red"), ("yes no", "red green")]
 
@@ -100,3 +103,46 @@ def test_rows_of_one_template_are_batched_by_it():
     batches = prefix_batches(rows, 60)
     assert sorted(len({rows[at].input_ids[20] for at in batch}) for batch in batches) == [1, 1]
     assert sum(tokens_read([rows[at] for at in batch]) for batch in batches) == 2 * (36 + 6 * 2)
+
+
+def test_a_window_that_is_shorter_than_what_rows_share_is_kept(tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    config = make_model("gemma2", len(tokenizer)).config
+    config.sliding_window = 4
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        short = add_lora(AutoModelForCausalLM.from_config(config, dtype=torch.float32), TRAINING, "tiny").eval()
+        wide = add_lora(make_model("gemma2", len(tokenizer)), TRAINING, "tiny").eval()
+    rows = [encoded(tokenizer, *pair) for pair in TEXTS[1:3]]
+    assert shared_prefix(rows) > 4
+    assert_same(short, rows, rtol=1e-4)
+    assert not torch.allclose(row_losses(short, batch_of(rows)), row_losses(wide, batch_of(rows)))
+
+
+def test_where_a_base_has_no_forward_mode_the_rest_is_scored_backward(tokenizer, monkeypatch):
+    model = lora_model(tokenizer)
+    rows = [encoded(tokenizer, *TEXTS[at % 4]) for at in range(6)]
+    direction = direction_of(model)
+    work = Work(model, [str(at) for at in range(6)], rows, [], TrainingConfig(batch_tokens=70, max_length=64), 2, 0)
+    expected = dot_products(model, batch_of(rows), direction)
+
+    def scored(of):
+        made = {at: score for batch, scores in along(of, direction) for at, score in zip(batch, scores, strict=True)}
+        return torch.stack([made[at] for at in range(6)])
+
+    assert len(list(along(work, direction))) > 1
+    torch.testing.assert_close(scored(work), expected, rtol=1e-4, atol=1e-5)
+    forward, calls = ranking_worker.directional_derivatives, []
+
+    def fails_later(*given):
+        calls.append(1)
+        if len(calls) > 1:
+            raise NotImplementedError
+        return forward(*given)
+
+    monkeypatch.setattr(ranking_worker, "directional_derivatives", fails_later)
+    torch.testing.assert_close(scored(work), expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) == 2, "it is not tried again"
+    torch.testing.assert_close(scored(work._replace(quantised=True)), expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) == 2

@@ -32,7 +32,7 @@ def config_of(folder: Path, *settings: str) -> Config:
     [
         (["plan.rank=prism"], "PRISM", "540 pool rows in 2 rounds", 0, (0.6 * 540, 1.1 * 540 + 2.5 * 120)),
         (["plan.rank=less"], "LESS", "at 4 checkpoints each", 0, (1.2 * 4 * 540, 1.6 * 4 * 540)),
-        (["plan.rank=less", "plan.less.epochs=1"], "LESS", "at 1 checkpoint each", 0, (1.2 * 360, 1.6 * 360)),
+        (["plan.rank=less", "plan.less.epochs=1"], "LESS", "at 1 checkpoint each", 0, (1.2 * 540, 1.6 * 540)),
         (["plan.rank=embed_sel"], "embedding", "540 pool rows", 0, (0.25 * 540, 0.35 * 660)),
         (
             ["training.weights=ica"],
