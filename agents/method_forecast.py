@@ -21,7 +21,7 @@ from curriculum.unwanted import read_pairs
 Range = tuple[float, float]
 """The least and the most."""
 
-PRISM_ROW: Range = (0.6, 1.1)
+PRISM_ROW: Range = (0.9, 1.1)
 """Training epochs that a candidate takes; a pair of answers takes `PAIR`."""
 PAIR: Range = (1.5, 2.5)
 LESS_ROW: Range = (1.2, 1.6)

@@ -1,6 +1,6 @@
 """What every method on candidate rows takes: seconds and memory, as ratios of one training epoch over the same rows.
 
-    python benchmarks/methods.py                          (about four minutes on two quiet cores; all arms)
+    python benchmarks/methods.py                          (about five minutes on two quiet cores; all arms)
     python benchmarks/methods.py --candidates 300 --pairs 30 --one-by-one 60 --repeats 3        (for figures to keep)
     python benchmarks/methods.py --arms "training epoch,PRISM"
 
@@ -176,17 +176,7 @@ def _direction(model: Any) -> dict[str, Any]:
 
 
 def candidates_only(given: Given) -> None:
-    """PRISM's candidates alone, with a direction that was there before: in forward mode, beginnings shared."""
-    from student.forward_mode import directional_derivatives, prefix_batches
-
-    work = given.work
-    direction = _direction(work.model)
-    for batch in prefix_batches(work.candidates, work.training.batch_tokens):
-        directional_derivatives(work.model, [work.candidates[at] for at in batch], direction, work.pad)
-
-
-def backward(given: Given) -> None:
-    """The same by one backward pass a batch."""
+    """PRISM's candidates alone, with a direction that was there before: one backward pass a batch."""
     from student.influence import dot_products
 
     work = given.work
@@ -262,7 +252,6 @@ ARMS: dict[str, Callable[[Given], None]] = {
     EPOCH: epoch,
     "PRISM": prism,
     "PRISM's candidates": candidates_only,
-    "the same backward": backward,
     ONE_BY_ONE: one_by_one,
     "LESS of one checkpoint": less,
     "embed_sel": embed_sel,
@@ -270,7 +259,7 @@ ARMS: dict[str, Callable[[Given], None]] = {
     "entropy": entropy,
     f"pass rate of {SAMPLES} answers": pass_rate,
 }
-ADAPTED = (epoch, prism, candidates_only, backward, one_by_one, less)
+ADAPTED = (epoch, prism, candidates_only, one_by_one, less)
 """Arms that want an adapter on the base; for the others the base is as it is."""
 
 

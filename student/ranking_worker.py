@@ -15,9 +15,8 @@ from curriculum.plan_config import LessConfig
 from curriculum.records import Message
 from curriculum.training_config import TrainingConfig
 from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
-from student.forward_mode import directional_derivatives, prefix_batches
 from student.gradient_similarity import Projection, adam_moments, cosines, validation_directions
-from student.influence import Direction, dot_products, preference_direction
+from student.influence import dot_products, preference_direction
 from student.lora import add_lora, draw_batches, learning_rate_factor, load_lora
 from student.memory_estimate import VALIDATION_ROWS
 from student.subprocess_job import Event
@@ -45,8 +44,6 @@ class Work(NamedTuple):
     training: TrainingConfig
     pad: int
     seed: int
-    quantised: bool = False
-    """Whether the base's weights are in 4 bits: their products have no forward mode."""
 
     def batch(self, rows: Sequence[EncodedRow]) -> Batch:
         """Rows as tensors where the model is."""
@@ -91,7 +88,6 @@ def influence(job: Event) -> Iterator[Event]:
         training=training,
         pad=pad_id(tokenizer),
         seed=job["seed"],
-        quantised=bool(job.get("quantise")),
     )
     yield from (
         prism(work, job["weight"]) if job["method"] == "prism" else less(work, LessConfig.model_validate(job["less"]))
@@ -123,30 +119,11 @@ def prism(work: Work, weight: Any) -> Iterator[Event]:
     batches = (work.batch([row for at in batch for row in pairs[at]]) for batch in drawn)
     direction = preference_direction(work.model, batches, weight)
     scores: dict[str, float] = {}
-    for batch, made in along(work, direction):
+    for batch in work.candidate_batches():
+        made = dot_products(work.model, work.batch([work.candidates[at] for at in batch]), direction)
         scores |= dict(zip((work.ids[at] for at in batch), made.tolist(), strict=True))
         yield {"done": len(scores), "total": len(work.ids)}
     yield {"scores": scores}
-
-
-def along(work: Work, direction: Direction) -> "Iterator[tuple[list[int], Tensor]]":
-    """Positions of candidates, and their gradients times the direction.
-
-    In forward mode, or backward where the base has an operation without one: the same numbers, later.
-    """
-    rest = [] if work.quantised else prefix_batches(work.candidates, work.training.batch_tokens)
-    left = set(range(len(work.candidates)))
-    for batch in rest:
-        try:
-            made = directional_derivatives(work.model, [work.candidates[at] for at in batch], direction, work.pad)
-        except NotImplementedError:
-            break
-        left.difference_update(batch)
-        yield batch, made
-    for batch in work.candidate_batches() if left else []:
-        if wanted := [at for at in batch if at in left]:
-            rows = work.batch([work.candidates[at] for at in wanted])
-            yield wanted, dot_products(work.model, rows, direction)
 
 
 def less(work: Work, config: LessConfig) -> Iterator[Event]:
