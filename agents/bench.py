@@ -214,7 +214,10 @@ def _ranked(loop: Loop, of: Materials, strategies: Sequence[Strategy]) -> Materi
     wanted = [strategy for strategy in strategies if strategy in RANKED]
     folders = {strategy: ranking_folder(loop, strategy, of.round) for strategy in wanted}
     return of._replace(
-        ranked={s: rank_pool(loop, folders[s], RANKED[s], adapter, of.pool, of.pool.ids).items for s in wanted}
+        ranked={
+            s: rank_pool(loop, folders[s], RANKED[s], adapter, of.pool, of.pool.ids, required=True).items
+            for s in wanted
+        }
     )
 
 

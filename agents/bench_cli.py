@@ -28,6 +28,7 @@ def bench(
     with user_errors(json_), budget_errors(json_):
         from agents.bench import Bench, check_bench, log_asked, open_bench, run_bench
         from agents.bench_forecast import bench_forecast, forecast_words
+        from agents.method_checks import check_methods
         from agents.progress import ProgressPrinter
         from agents.session import check_keys, chosen_engine, open_loop
         from curriculum.bench_budgets import parse_budgets
@@ -39,6 +40,7 @@ def bench(
         loaded = chosen_engine(load_config(config, set_ or ()))
         wanted = Bench(parse_strategies(arms), seeds, parse_budgets(budgets))
         check_bench(loaded, wanted)
+        check_methods(loaded)
         check_keys(loaded)
         progress = ProgressPrinter()
         called = name or f"bench-{config.stem}"

@@ -1,6 +1,6 @@
 """What a bench will take and what it can see, before anything is spent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,12 +8,15 @@ from agents.bench import Bench
 from agents.bench_training import TRAININGS, Training
 from agents.forecast import ANSWERS_PER_SECOND, DISCORDANT_SHARE, ROWS_PER_SECOND, START_SECONDS
 from agents.loop import MERGE
+from agents.method_forecast import MethodWork, Range, bench_methods, minutes, plus, work_words
+from agents.ranking import RANK
 from curriculum.bench_budgets import WHOLE, budget_rows, budget_words
 from curriculum.bench_report import LEAST_SEEDS
 from curriculum.config import Config
 from curriculum.crossed import planned_detectable
-from curriculum.rundir import DONE, TIMING, read_json
-from curriculum.strategies import ALWAYS, SAID, SCALES
+from curriculum.round_records import Adapter
+from curriculum.rundir import DONE, TIMING, read_json, read_record
+from curriculum.strategies import ALWAYS, RANKED, SAID, SCALES, Strategy
 from student.base_model import SMOLLM2
 
 
@@ -30,6 +33,10 @@ class BenchForecast(NamedTuple):
     """Whether the minutes are those of trainings of this bench that are finished."""
     detectable: float | None
     """The smallest difference that is called different with 80 % power; `None` with too few seeds."""
+    methods: tuple[tuple[str, str], ...]
+    """What the strategies' methods add, and how many with minutes; the counts above have it."""
+    left_out: tuple[str, ...]
+    """Methods whose time is not in the minutes."""
 
 
 def bench_forecast(config: Config, bench: Bench, folder: Path) -> BenchForecast:
@@ -43,31 +50,41 @@ def bench_forecast(config: Config, bench: Bench, folder: Path) -> BenchForecast:
         n for of, n in ({"probe": splits.probe} | asked).items() if not (answers / "base" / of / DONE).exists()
     )
     shared += 0 if warmed else splits.probe
-    to_answer, to_train = shared + sum(found.answers for found in left), sum(found.rows for found in left)
-    finished = [found for found in spent if found not in left]
-    minutes = None
+    untrained = [(t.strategy, found.rows) for t, found in zip(bench.trainings, spent, strict=True) if found.rows]
+    finished = {s: of for s in bench.strategies if (of := _finished(s, bench, spent))}
+    profiles = int(not (folder / "round_00" / "profile" / DONE).exists()) + int(not warmed)
+    round_ = "round_01" if config.bench.warm_up_rows else "round_00"
+    ranked = [s for s in RANKED if (folder / round_ / f"{RANK}_{s}" / DONE).exists()]
+    drawn = any(answers.glob(f"*/pool_samples/{DONE}"))
+    methods = bench_methods(config, untrained, profiles, ranked, finished, drawn)
+    known = config.student.base in (SMOLLM2, "fake")
+    speed = _rows_per_second(config, folder) or (ROWS_PER_SECOND if known else None)
+    took = {
+        work.what: minutes(work, ANSWERS_PER_SECOND, speed, START_SECONDS)
+        for work in methods
+        if speed is not None and (known or not work.answers)
+    }
+    to_answer = shared + sum(found.answers for found in left)
+    trained: Range | None = None
     if finished:
-        # What a training takes goes by its rows, what its answers take does not.
-        a_row = sum(found.training_seconds for found in finished) / sum(found.all_rows for found in finished)
-        an_answer = sum(found.answer_seconds for found in finished) / (len(finished) * sum(asked.values()))
-        mean = (a_row * to_train + an_answer * to_answer) / 60
-        minutes = (mean, mean)
-    elif config.student.base in (SMOLLM2, "fake"):
-        rows = config.training.epochs * (to_train + (0 if warmed else config.bench.warm_up_rows))
-        least, most = (
-            (to_answer / answering + rows / training + (2 * len(left) + 2) * start) / 60
-            for answering, training, start in zip(
-                reversed(ANSWERS_PER_SECOND), reversed(ROWS_PER_SECOND), START_SECONDS, strict=True
-            )
-        )
-        minutes = (least, most)
+        # What a training takes goes by its rows and its strategy, what its answers take by neither.
+        every = [found for of in finished.values() for found in of]
+        an_answer = sum(found.answer_seconds for found in every) / (len(every) * sum(asked.values()))
+        seconds = sum(rows * _a_row(finished.get(strategy, every)) for strategy, rows in untrained)
+        trained = (total := (seconds + an_answer * to_answer) / 60, total)
+    elif known:
+        rows = config.training.epochs * (sum(n for _, n in untrained) + (0 if warmed else config.bench.warm_up_rows))
+        plain = MethodWork("", "", to_answer, (rows, rows), 2 * len(left) + 2)
+        trained = minutes(plain, ANSWERS_PER_SECOND, ROWS_PER_SECOND, START_SECONDS)
     return BenchForecast(
         trainings=len(spent),
-        finished=len(finished),
-        answers=to_answer,
-        minutes=minutes,
+        finished=len(spent) - len(left),
+        answers=to_answer + sum(work.answers for work in methods),
+        minutes=trained and plus(trained, *(one for one in took.values() if one)),
         measured=bool(finished),
         detectable=_detectable(config, bench),
+        methods=tuple((work.what, work_words(work, took.get(work.what))) for work in methods),
+        left_out=tuple(work.what for work in methods if took.get(work.what) is None),
     )
 
 
@@ -80,6 +97,7 @@ class _Spent(NamedTuple):
     """Still to be given."""
     all_rows: int
     training_seconds: float
+    """Of building its rows and of training."""
     answer_seconds: float
 
 
@@ -101,15 +119,43 @@ def _spent(config: Config, folder: Path, training: Training, asked: Mapping[str,
         return _Spent(rows, choosing + whole, rows, 0.0, 0.0)
     chosen = trained.with_name(MERGE) if tried else trained
     if not (chosen / DONE).exists():
-        return _Spent(0, choosing + whole, rows, _seconds(trained), 0.0)
+        return _Spent(0, choosing + whole, rows, _trained(trained), 0.0)
     answers = folder / "answers" / str(read_json(chosen / DONE)["update"]["candidate"])
     given = [name for name in asked if (answers / name / DONE).exists()]
     left = sum(items for name, items in asked.items() if name not in given)
-    return _Spent(0, left, rows, _seconds(trained), sum(_seconds(answers / name) for name in given))
+    return _Spent(0, left, rows, _trained(trained), sum(_seconds(answers / name) for name in given))
+
+
+def _finished(strategy: Strategy, bench: Bench, spent: Sequence[_Spent]) -> list[_Spent]:
+    """A strategy's trainings of which nothing is left."""
+    return [
+        found
+        for training, found in zip(bench.trainings, spent, strict=True)
+        if training.strategy == strategy and not found.rows and not found.answers
+    ]
+
+
+def _a_row(of: Sequence[_Spent]) -> float:
+    return sum(found.training_seconds for found in of) / sum(found.all_rows for found in of)
+
+
+def _trained(stage: Path) -> float:
+    return _seconds(stage.with_name("build")) + _seconds(stage)
 
 
 def _seconds(stage: Path) -> float:
-    return float(read_json(stage / TIMING).get("seconds", 0.0))
+    return float(read_json(stage / TIMING).get("seconds", 0.0)) if (stage / TIMING).exists() else 0.0
+
+
+def _rows_per_second(config: Config, folder: Path) -> Range | None:
+    """Slow and fast, of the trainings that are finished, without what they took to weigh rows."""
+    measured = []
+    for file in sorted((folder / TRAININGS).glob("*/round_*/train/adapter.json")):
+        timing = read_json(file.with_name(TIMING)) if file.with_name(TIMING).exists() else {}
+        seconds = timing.get("seconds", 0.0) - timing.get("scoring_seconds", 0.0)
+        if seconds > 0:
+            measured.append(read_record(file, Adapter).rows * config.training.epochs / seconds)
+    return (min(measured), max(measured)) if measured else None
 
 
 def _detectable(config: Config, bench: Bench) -> float | None:
@@ -133,13 +179,15 @@ def forecast_words(config: Config, bench: Bench, made: BenchForecast) -> list[st
     lines += [f"  {strategy}: {SAID[strategy]}" for strategy in bench.strategies]
     if config.extra:
         lines.append(f"  each adapter and the base answer also {', '.join(sorted(config.extra))}, which choose nothing")
+    lines += [f"{what}: {many}" for what, many in made.methods]
     if made.minutes is None:
         lines.append(f"to come: {made.answers:,} answers; minutes unknown: measured with {SMOLLM2} only")
     else:
         least, most = made.minutes
         by = "by the trainings that are finished" if made.measured else "on 2 CPU cores"
         range_ = f"{most:.0f}" if round(least) == round(most) else f"{least:.0f} to {most:.0f}"
-        lines.append(f"to come: {made.answers:,} answers, about {range_} minutes {by}")
+        without = "".join(f"; without {what}" for what in made.left_out)
+        lines.append(f"to come: {made.answers:,} answers, about {range_} minutes {by}{without}")
     if made.detectable is None:
         lines.append("one seed a strategy: differences without intervals, a screening only")
     else:

@@ -93,11 +93,13 @@ def resume(
 ) -> None:
     """Go on with a run where it stopped. --extend adds rounds; --set may change operational keys."""
     with user_errors(json_):
+        from agents.method_checks import check_methods
         from agents.session import check_grader_trusted, check_keys, extended, open_run, record_changes
         from agents.tracking import check_trackers
 
         directory, config = open_run(run, _overrides(set_, approve))
         check_trackers(config)
+        check_methods(config)
         check_keys(config)
         check_grader_trusted(directory, config, trust_grader)
         with directory:
@@ -162,9 +164,12 @@ def forecast(config: ConfigPath, set_: Set = None) -> None:
     """Print what a run will take, and what its gate can see. Spends nothing."""
     with user_errors(False):
         from agents.forecast import print_forecast
+        from agents.method_checks import check_methods
         from curriculum.config import load_config
 
-        print_forecast(load_config(config, set_ or ()))
+        loaded = load_config(config, set_ or ())
+        check_methods(loaded)
+        print_forecast(loaded)
 
 
 @data_app.command("check")

@@ -21,7 +21,7 @@ from agents.forecast import forecast, warnings
 from agents.loop import Loop
 from agents.prepare import prepare
 from agents.progress import ProgressPrinter
-from agents.session import check_gate, open_loop
+from agents.session import check_start, open_loop
 from curriculum.config import Config
 from curriculum.data import UNLABELLED
 from curriculum.extraction import taught_text
@@ -97,7 +97,7 @@ def check_data(config: Config, progress: ProgressPrinter) -> DataCheck:
     Raises:
         UserError: whatever would stop the run before its first answer.
     """
-    check_gate(config)
+    check_start(config)
     with (
         TemporaryDirectory(prefix="tutelage-data-check-") as folder,
         open_loop(RunDir(Path(folder)), config, progress) as loop,

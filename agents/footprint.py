@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from agents.session import chosen_engine
 from curriculum.config import Config
-from curriculum.data_config import FileSource
+from curriculum.data_config import FileSource, GeneratorData
 from curriculum.forecast_config import ModelSizes
 from student.address import socket_url
 from student.base_model import SMOLLM2, find_base
@@ -22,9 +22,11 @@ from student.memory_estimate import (
     ServingMemory,
     TrainingMemory,
     batch_tokens,
+    less_memory,
     read_sizes,
     serving_memory,
     training_memory,
+    weight_count,
 )
 from student.vllm_server import Model, loaded_rank, options, sleeps
 from student.vllm_student import BASE_MODEL
@@ -52,17 +54,17 @@ class Footprint(NamedTuple):
 
 def base_sizes(config: Config) -> ModelSizes | None:
     """Sizes of the base from its own `config.json`, else from the config."""
-    folder = find_base(config.student.base) or _cached(config)
+    folder = find_base(config.student.base) or _in_cache(config.student.base, config.student.revision)
     return (read_sizes(folder) if folder else None) or config.forecast.base_sizes
 
 
-def _cached(config: Config) -> Path | None:
+def _in_cache(model: str, revision: str | None) -> Path | None:
     """Where the Hub's cache has the base; asks nobody."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(config.student.base, "config.json", revision=config.student.revision)
+        found = try_to_load_from_cache(model, "config.json", revision=revision)
     except HFValidationError:  # a path, not a name
         return None
     return Path(found).parent if isinstance(found, str) else None
@@ -93,8 +95,8 @@ def footprint(config: Config) -> Footprint:
         limit = int(gpu * vllm.gpu_memory) if gpu else memory
     else:
         tokens, step = PROMPT_TOKENS + student.max_new_tokens, student.batch_size * PROMPT_TOKENS
-        width = _width(config, None)
-        answering, limit = serving_memory(sizes, training.rank, width, student.batch_size, tokens, step), memory
+        width = _width(config, gpu)  # the engine transformers computes where training does
+        answering, limit = serving_memory(sizes, training.rank, width, student.batch_size, tokens, step), gpu or memory
     return Footprint(trained, answering, gpu or memory // training.processes, limit, len(seen) or None)
 
 
@@ -167,7 +169,7 @@ def rows(config: Config, made: Footprint) -> list[tuple[str, str]]:
         return []
     if made.training is None or made.answering is None:
         unknown = f"unknown: {config.student.base} is not here. Give forecast.base_sizes, from its config.json"
-        return [("memory", unknown)]
+        return [("memory", unknown), *reward_row(config)]
     t, a, training = made.training, made.answering, config.training
     served = chosen_engine(config).student.engine == "vllm"
     together = config.student.vllm.concurrency if served else config.student.batch_size
@@ -186,7 +188,35 @@ def rows(config: Config, made: Footprint) -> list[tuple[str, str]]:
             f"{_gib(a.activations)}, KV cache {_gib(a.key_values)} for {together} answers with "
             f"prompts of {PROMPT_TOKENS} tokens; {_gib(made.answering_limit)} there",
         ),
+        *less_row(config, made),
+        *reward_row(config),
     ]
+
+
+def less_row(config: Config, made: Footprint) -> list[tuple[str, str]]:
+    """The line of a ranking by LESS, which holds a direction of each skill."""
+    sizes = base_sizes(config)
+    if config.plan.rank != "less" or sizes is None or made.training is None:
+        return []
+    gpu = made.training_limit if config.forecast.gpu_memory_gib or gpu_bytes() else None
+    skills = len(config.data.tasks) if isinstance(config.data, GeneratorData) else 1
+    of = config.training, _width(config, gpu)
+    total, more = (less_memory(sizes, *of, n, config.plan.less.dimensions) for n in (skills, skills + 1))
+    known = f"{skills} skills" if isinstance(config.data, GeneratorData) else "one skill"
+    return [("memory to rank (LESS)", f"{_gib(total)} with {known}, {_gib(more - total)} for each skill more")]
+
+
+def reward_row(config: Config) -> list[tuple[str, str]]:
+    """The line of a process reward model that is loaded here, when the student's worker has ended."""
+    reward = config.student.reward
+    if reward is None or reward.base_url is not None:
+        return []
+    folder = Path(reward.model) if Path(reward.model).is_dir() else _in_cache(reward.model, reward.revision)
+    sizes = read_sizes(folder) if folder else None
+    if sizes is None:
+        return [("memory to score steps", f"unknown: {reward.model} is not here; 2 bytes a weight in bfloat16")]
+    width = 2 if reward.dtype == "bfloat16" else 4
+    return [("memory to score steps", f"{_gib(width * weight_count(sizes))} of weights, and a batch of answers")]
 
 
 def warnings(config: Config, made: Footprint) -> list[str]:

@@ -15,14 +15,14 @@ from rich.text import Text
 
 from agents import footprint
 from agents.merging import rank_limit
+from agents.method_forecast import MethodWork, minutes, plus, pool_items, probe_answers, run_methods, work_words
 from curriculum.addresses import is_loopback
 from curriculum.config import Config
-from curriculum.data_config import FileData, FileSource, GeneratorData
+from curriculum.data_config import FileSource
 from curriculum.gate_odds import detectable_gain, false_accept_rate
 from curriculum.looks import next_look
 from curriculum.merging import merging_answers
 from curriculum.report_text import add_row, narrow_table, safe_text
-from curriculum.signals import SAMPLES_WITHOUT_GOLD
 from curriculum.teacher_config import Role
 from curriculum.teacher_records import TeacherForecast
 from curriculum.teacher_words import range_words, short_of, total_words
@@ -75,6 +75,8 @@ class Forecast(NamedTuple):
     is not on this machine, for its adapters' size is not known."""
     cache_bytes: int
     """What the base will take in the user's cache beyond that."""
+    methods: tuple[MethodWork, ...]
+    """What the config's methods add; the counts and minutes above have it."""
 
 
 def forecast(config: Config) -> Forecast:
@@ -82,13 +84,12 @@ def forecast(config: Config) -> Forecast:
     splits, rounds = config.data.splits, config.rounds
     # Probe each round, gate each round and once for the base, three arms of the final split and of each extra set.
     evaluations = rounds + (rounds + 1) + 3 * (1 + len(config.extra))
-    answers = rounds * splits.probe + (rounds + 1) * splits.gate + 3 * splits.final + _extra_answers(config)
+    answers = probe_answers(config) + (rounds + 1) * splits.gate + 3 * splits.final + _extra_answers(config)
     evaluations += (rounds - 1) * len(config.retention_sets)
     controls = {"none": 0, "last_round": 1, "every_round": rounds}[config.control]
     if controls:  # at the end the last control and, were it rolled back, its candidate answer the final split, too
         answers += controls * splits.gate + 2 * splits.final
         evaluations += controls + 2
-    answers += _drawn(config)
     merging = [_merging_answers(config, round_) for round_ in range(1, rounds + 1)]
     answers += sum(merging)
     evaluations += sum(merging) // max(1, splits.probe)
@@ -96,15 +97,21 @@ def forecast(config: Config) -> Forecast:
     replay = [min((r - 1) * config.plan.rows_per_round, _cap(config)) for r in range(1, rounds + 1)]
     trainings = [config.plan.rows_per_round + again for again in replay]
     rows = config.training.epochs * (sum(trainings) + sum(trainings[rounds - controls :]))
-    starts = evaluations + rounds + controls
-    least = answers / ANSWERS_PER_SECOND[1] + rows / ROWS_PER_SECOND[1] + START_SECONDS[0] * starts
-    most = answers / ANSWERS_PER_SECOND[0] + rows / ROWS_PER_SECOND[0] + START_SECONDS[1] * starts
+    loop = MethodWork("the loop itself", "", answers, (rows, rows), evaluations + rounds + controls)
+    methods = run_methods(config, trainings, trainings[rounds - controls :])
+    took = [method_minutes(work) or (0.0, 0.0) for work in (loop, *methods)]
+    answers += sum(work.answers for work in methods)
     level = next_look(1, rounds, config.gate, ()).level
     gate = (splits.gate, DISCORDANT_SHARE, level, config.gate.retrain_sd)
     sizes = detectable_gain(*gate), false_accept_rate(*gate)
     disk = _disk_bytes(config, answers, rounds + controls)
     cache = SMOLLM2_BYTES if config.student.base == SMOLLM2 and find_base(SMOLLM2) is None else 0
-    return Forecast(answers, rows, (least / 60, most / 60), *sizes, disk, cache)
+    return Forecast(answers, rows, plus(*took), *sizes, disk, cache, tuple(methods))
+
+
+def method_minutes(work: MethodWork) -> tuple[float, float] | None:
+    """What a method takes at the quickstart's speeds; none where that cannot be known."""
+    return minutes(work, ANSWERS_PER_SECOND, ROWS_PER_SECOND, START_SECONDS)
 
 
 def adapter_bytes(config: Config) -> int | None:
@@ -127,7 +134,7 @@ def _disk_bytes(config: Config, answers: int, adapters: int) -> int | None:
     adapter, splits = adapter_bytes(config), config.data.splits
     if adapter is None:
         return None
-    pool = len(config.data.tasks) * config.data.per_task if isinstance(config.data, GeneratorData) else splits.pool or 0
+    pool = pool_items(config) or 0
     held_out = splits.probe + splits.gate + splits.final + _extra_items(config)
     examples = held_out + pool + adapters * config.plan.rows_per_round
     # One split's journal is there beside its answers: at most the largest one's.
@@ -166,21 +173,6 @@ def _shown(config: Config, role: Role) -> str:
     if role == "solve":
         return SHOWN[role] if writes or config.plan.solves else ""
     return "" if role == "write" and not writes else SHOWN[role]
-
-
-def _drawn(config: Config) -> int:
-    """Answers drawn for signals, those that measure the pool's difficulty where its size is given; and at most those
-    to items without a gold answer.
-    """
-    signals, splits = config.student.signals, config.data.splits
-    silent = isinstance(config.data, FileData) and config.data.probe_without_gold
-    silent |= config.student.difficult == "disagreement"
-    without_gold = SAMPLES_WITHOUT_GOLD * config.rounds * splits.probe if silent else 0
-    if signals is None:
-        return without_gold
-    measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
-    pool = (splits.pool or 0) * (config.rounds if config.plan.difficulty == "adaptive" else int(measured))
-    return without_gold + signals.samples * (config.rounds * splits.probe + pool)
 
 
 def _merging_answers(config: Config, round_: int) -> int:
@@ -227,7 +219,11 @@ def print_forecast(config: Config) -> None:
     controls = "" if config.control == "none" else ", the control's too"
     table.add_row("rows through training", f"at most {made.training_rows:,} (all epochs, replay included{controls})")
     waits = "" if config.teacher.kind == "offline" else ", the teacher's not counted"
-    if config.student.base in (SMOLLM2, "fake"):
+    known = config.student.base in (SMOLLM2, "fake")
+    for work in made.methods:
+        table.add_row(work.what, Text(work_words(work, method_minutes(work) if known else None)))
+    if known:
+        waits += "".join(f"; without {work.what}" for work in made.methods if work.unknown)
         table.add_row("time on 2 CPU cores", f"{floor(made.minutes[0])} to {ceil(made.minutes[1])} minutes{waits}")
     else:
         table.add_row("time", f"unknown: measured with {SMOLLM2} only, on two CPU cores")
@@ -254,6 +250,8 @@ def print_forecast(config: Config) -> None:
     memory = footprint.footprint(config)
     for what, text in footprint.rows(config, memory):
         table.add_row(what, text)
+    if config.forecast.published:
+        table.add_row("published by others, not measured here", Text("\n".join(config.forecast.published)))
     console.print(table)
     short = []
     if teacher is not None and not isinstance(teacher, str):

@@ -13,7 +13,7 @@ from pathlib import Path
 from agents.earlier_decisions import copy_decisions
 from agents.final import OPENINGS
 from agents.first_files import write_first_files
-from agents.session import check_gate, new_folder, open_run
+from agents.session import check_start, new_folder, open_run
 from curriculum.config import Config, changed_keys, load_config
 from curriculum.errors import RunDirError
 from curriculum.records import BASE
@@ -44,7 +44,7 @@ def fork_run(
     """
     run, before = open_run(source)
     config = load_config(source / "config.yaml", overrides)
-    check_gate(config)
+    check_start(config)
     check(config)
     changed = _changed(source, before, config)
     stages = _stages(run, _reports(run, round_))

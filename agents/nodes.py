@@ -14,6 +14,7 @@ from agents.difficult import FOUND, difficult_questions
 from agents.evaluation import Sampled, evaluate_probe, sample_split
 from agents.history import MASTERY, read_profile
 from agents.loop import REPEATED, Loop, State, WaitingForApproval, stage_inputs, write_failures
+from agents.method_checks import check_skills
 from agents.teacher import Failure
 from curriculum.agreement import repeatability
 from curriculum.catalogue_file import (
@@ -37,7 +38,11 @@ PROPOSED = "proposed.json"
 
 
 def catalogue(loop: Loop, state: State) -> State:
-    """The teacher names the skills; those of an LLM a person may rename, merge and drop."""
+    """The teacher names the skills; those of an LLM a person may rename, merge and drop.
+
+    Raises:
+        ConfigError: `training.dft_skills` has others.
+    """
     inputs = stage_inputs(loop, loop.run.stage_path("prepare"))
     folder = loop.run.stage_path("catalogue")
     file = folder / CATALOGUE
@@ -62,6 +67,7 @@ def catalogue(loop: Loop, state: State) -> State:
         update = loop.stage(folder, inputs, work)
     except WaitingForApproval:
         return {"waiting_for": str(file)}
+    check_skills(loop.config, loop.catalogue)
     return {**update, "waiting_for": ""}
 
 

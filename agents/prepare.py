@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.loop import Loop, State
+from agents.method_checks import check_skills
 from curriculum.bindings import bind_example, label_sets, may_be_bound
 from curriculum.config import Config
 from curriculum.data import fingerprint, read_examples
@@ -51,6 +52,8 @@ def prepare(loop: Loop, state: State) -> State:
         result, quarantined = read_all(loop)
         _check_shots(loop, result)
         _check_bindings(loop.config, result)
+        if loop.config.teacher.kind == "offline":  # its skills are those that the data declare
+            check_skills(loop.config, loop.teacher.propose_skills([e for e in result.examples if e.split == "pool"]))
         counts = write_splits(folder, result)
         sizes, reasons = counts["counts"], counts["dropped"]
         write_records(folder / "quarantine.jsonl", quarantined)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agents.history import pool_index, read_mastery, read_profile, written_levels
+from agents.history import adapter_before, pool_index, read_mastery, read_profile, written_levels
 from agents.loop import Loop
+from agents.ranking import not_ranked
 from agents.round_forecast import round_forecast
 from agents.teach import Made, chosen_rows, write_order, write_rows
 from curriculum.approval import plan_decision
@@ -81,6 +82,7 @@ def gather(loop: Loop, round_: int, asked_anew: str = "") -> Proposal:
         replay=tuple(_taught("replay", row) for row in [r for r in rows if r.origin == "replay"][:ROWS_OF_SKILL]),
         short_of_rows=drawn.shortfall,
         ranked_by=loop.config.plan.rank,
+        not_ranked=not_ranked(loop, loop.adapter_files(*adapter_before(loop, round_))) or "",
         forecast=round_forecast(loop, plan),
         asked_anew=asked_anew,
         catalogue=loop.catalogue,

@@ -23,10 +23,11 @@ from curriculum.ranking import (
     rank_cells,
     ranking_report,
     require_failures,
+    why_not_ranked,
 )
 from curriculum.records import Example, content_id
 from curriculum.round_records import TrainingRow
-from curriculum.rundir import read_record, read_records, write_record, write_records
+from curriculum.rundir import DONE, read_record, read_records, write_record, write_records
 from student.interface import AdapterFiles, Influence, Progress, Target
 
 RANK = "rank"
@@ -49,9 +50,15 @@ class Ranked(NamedTuple):
 
 
 def rank_pool(
-    loop: Loop, folder: Path, method: Ranking, adapter: AdapterFiles, pool: Pool, candidates: Sequence[str]
+    loop: Loop,
+    folder: Path,
+    method: Ranking,
+    adapter: AdapterFiles,
+    pool: Pool,
+    candidates: Sequence[str],
+    required: bool = False,
 ) -> Ranked:
-    """Scores pool items, or finds it done.
+    """Scores pool items, or finds it done. Without failures to rank them by there are no scores; the facts say why.
 
     Args:
         loop: of the run or bench.
@@ -60,9 +67,10 @@ def rank_pool(
         adapter: the current one, which has answered the probe; the base where there is none yet.
         pool: the labelled pool.
         candidates: ids of the items to score.
+        required: whether it is an error that the probe has no failure which the method can use.
 
     Raises:
-        UserError: the probe has no failure that the method can use, or none fits.
+        UserError: it has none and that is an error, or none fits into `training.max_length`.
     """
     probe = evaluate_split(loop, adapter, "probe")
     inputs = stage_inputs(loop, loop.run.stage_path("label"), probe.folder) | {
@@ -75,13 +83,16 @@ def rank_pool(
 
     def work(folder: Path) -> Mapping[str, Any]:
         found = probe_failures(loop.examples, probe.answers, probe.grades, method)
-        failures = require_failures(found, method, f"ranking by {method}")
-        examples = [loop.examples[id_] for id_ in candidates]
-        if method == "embed_sel":
+        failures = require_failures(found, method, f"strategy {method}") if required else found.used
+        examples = [loop.examples[id_] for id_ in candidates] if failures else []
+        scores: dict[str, float] = {}
+        if not failures:
+            loop.say(f"pool rows are drawn at random, not by {method}: {why_not_ranked(found, method)}")
+        elif method == "embed_sel":
             scores = _nearness(loop, adapter, failures, examples, folder)
         else:
             scores = _influence(loop, method, adapter, failures, examples, folder)
-        write_records(folder / SCORES, rank_cells(pool, candidates, scores))
+        write_records(folder / SCORES, rank_cells(pool, candidates, scores) if failures else [])
         facts = RankingFacts(
             method=method,
             weight=loop.config.plan.prism_weight if method == "prism" else None,
@@ -90,12 +101,26 @@ def rank_pool(
             left_out=found.left_out,
             scored=len(scores),
             too_long=len(examples) - len(scores),
+            not_ranked=why_not_ranked(found, method),
         )
         write_record(folder / FACTS, facts)
         return {}
 
     loop.stage(folder, inputs, work)
     return read_ranked(folder)
+
+
+def not_ranked(loop: Loop, adapter: AdapterFiles) -> str | None:
+    """Why `plan.rank` will rank nothing by what an adapter answered; none where it will, or is `random`.
+
+    None, too, while the adapter has not answered the probe, which it does not where profiles are of another set.
+    """
+    method = loop.config.plan.rank
+    answered = loop.run.stage_path("answers") / adapter.name / "probe" / DONE
+    if method == "random" or not answered.exists():
+        return None
+    probe = evaluate_split(loop, adapter, "probe")
+    return why_not_ranked(probe_failures(loop.examples, probe.answers, probe.grades, method), method)
 
 
 def read_ranked(folder: Path) -> Ranked:

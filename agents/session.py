@@ -15,6 +15,7 @@ from agents.earlier_decisions import copy_decisions
 from agents.first_files import CHANGES, write_config, write_first_files
 from agents.ledger import LEDGER, Ledger
 from agents.loop import Loop
+from agents.method_checks import check_methods
 from agents.progress import ProgressPrinter
 from agents.teacher import OfflineTeacher, Teacher
 from agents.wire import read_key
@@ -52,9 +53,10 @@ def create_run(config: Config, config_path: Path, name: str | None, decisions: R
     Without a name the run is called after its config file, with the first free number.
 
     Raises:
+        ConfigError: the gate could accept nothing, or a method lacks what it needs.
         RunDirError: the named run exists, or the folder cannot be made.
     """
-    check_gate(config)
+    check_start(config)
     with new_folder(config, name, config_path.stem) as (draft, path):
         if decisions:
             copy_decisions(decisions, draft)
@@ -163,6 +165,22 @@ def chosen_engine(config: Config) -> Config:
     served = config.student.vllm.urls or (has_vllm() and has_gpu() and not config.student.quantise)
     engine = "vllm" if served else "transformers"
     return config.model_copy(update={"student": config.student.model_copy(update={"engine": engine})})
+
+
+def check_start(config: Config) -> None:
+    """Refuses a gate that could accept nothing, and methods without what they need: all faults at once.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    faults = []
+    for check in (check_gate, check_methods):
+        try:
+            check(config)
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def check_gate(config: Config) -> None:

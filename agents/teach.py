@@ -22,7 +22,6 @@ from curriculum.mixture import PoolDraw, draw_pool, training_rows
 from curriculum.ranking import planned_items, with_standings
 from curriculum.records import BASE, Example, SkillLabel, content_id
 from curriculum.round_records import Adapter, DroppedRow, RoundPlan, TrainingRow
-from curriculum.rows import printable
 from curriculum.rundir import file_hash, read_records, record_cost, write_json, write_record, write_records
 from curriculum.splits import assert_no_leak, leaks, normalise
 from curriculum.teacher_records import TeacherFailure
@@ -51,7 +50,6 @@ def build(loop: Loop, state: State) -> State:
         drawn, rows = chosen_rows(
             loop, plan, made, ranked, lambda pool: target_texts(loop, folder, plan, current, pool, made)
         )
-        _check_skills(loop)
         kept = drop_unwanted(loop, current, rows, folder)
         rows = kept.rows
         if not rows:
@@ -84,7 +82,7 @@ def chosen_rows(
     used = Counter(row.example_id for row in accepted)
     pool, repeats = pool_index(loop), loop.config.plan.max_repeats
     measured = pool_difficulty(loop, plan.round) if plan.difficulty is not None else None
-    scores = ranked.scores if ranked else None
+    scores = ranked.scores if ranked and ranked.items else None
     if measured is not None:
         drawn = draw_by_difficulty(plan, pool, used, repeats, measured, scores)
     else:
@@ -115,21 +113,6 @@ def _ranked(loop: Loop, state: State) -> Ranked | None:
         return None
     adapter = loop.adapter_files(state["adapter"], state["adapter_round"])
     return rank_pool(loop, loop.run.round_stage(round_, RANK), method, adapter, pool, candidates)
-
-
-def _check_skills(loop: Loop) -> None:
-    """Refuses a loss for skills that the catalogue does not have.
-
-    Raises:
-        UserError: with those that it has.
-    """
-    known = {skill.id for skill in loop.skills}
-    unknown = sorted(set(loop.config.training.dft_skills) - known)
-    if unknown:
-        raise UserError(
-            f"training.dft_skills: expected some of {', '.join(sorted(known))}, got "
-            f"{', '.join(map(printable, unknown))}. Start a new run with --set training.dft_skills=[…]"
-        )
 
 
 def earlier_outputs(loop: Loop, round_: int) -> list[Path]:

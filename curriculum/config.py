@@ -23,6 +23,7 @@ from curriculum.data_config import (
     GeneratorData,
     Section,
     Source,
+    without_solutions,
 )
 from curriculum.errors import ConfigError
 from curriculum.forecast_config import ForecastConfig
@@ -146,22 +147,11 @@ class Config(Section):
             return "has every answer graded, and a judge would be paid for each: it needs another data.grader"
         if self.plan.targets in ("gold", "answers") or (own and not own.paraphrase):
             return ""
-        fault = self._without_solutions(
-            self.teacher.kind == "llm" and (self.plan.write_share > 0 or self.plan.complexity.solve) and not own
-        )
+        written = self.teacher.kind == "llm" and (self.plan.write_share > 0 or self.plan.complexity.solve)
+        fault = without_solutions(self.data, written and not own)
         what = "has worked solutions paraphrased" if own else "teaches worked solutions"
         instead = "plan.own.paraphrase to false" if own else "plan.targets to gold"
         return f"{what}, and {fault}: set {instead}, or give data with solutions" if fault else ""
-
-    def _without_solutions(self, written: bool) -> str:
-        """Why there can be no worked solutions that are checked, be it `written` ones; empty if there may be."""
-        if isinstance(self.data, GeneratorData):
-            return "" if written else "generated examples have none"
-        if self.data.grader == "judge":
-            return "a judge would be paid to check each: it needs another data.grader"
-        if self.data.columns is not None and not (self.data.columns.may_have_solutions or written):
-            return "data.columns names no column of `solutions`, and no LLM teacher writes rows or solves them"
-        return ""
 
     @model_validator(mode="after")
     def _profile_set_serves(self) -> "Config":

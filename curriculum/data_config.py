@@ -249,3 +249,14 @@ Source = FileSource | GeneratorSource
 ExtraName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 """Part of file and folder names on any system, and of the keys of the report."""
 ExtraSource = Annotated[ExtraGenerator | ExtraFile, Field(discriminator="kind")]
+
+
+def without_solutions(data: Source, written: bool) -> str:
+    """Why there can be no worked solutions that are checked, be it `written` ones; empty if there may be."""
+    if isinstance(data, GeneratorSource):
+        return "" if written else "generated examples have none"
+    if data.grader == "judge":
+        return "a judge would be paid to check each: it needs another data.grader"
+    if data.columns is not None and not (data.columns.may_have_solutions or written):
+        return "data.columns names no column of `solutions`, and no LLM teacher writes rows or solves them"
+    return ""

@@ -42,3 +42,6 @@ class ForecastConfig(Section):
     gpu_memory_gib: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="of one GPU; null looks for GPUs with nvidia-smi"
     )
+    published: list[str] = Field(
+        default=[], description="what others report of this setting, a sentence each; printed as theirs"
+    )

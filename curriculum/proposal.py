@@ -51,6 +51,14 @@ class ProposedSkill(Part):
     drawn: int = Field(ge=0, description="pool rows that this plan draws for it; fewer than planned where none is left")
 
 
+class MethodForecast(Part):
+    """What one method of the config takes in the rest of a round."""
+
+    what: str = Field(description="the method, with its key of the config")
+    many: str = Field(description="how many of what it reads, and the minutes, in words")
+    minutes: tuple[float, float] | None = Field(description="least and most; none: not known")
+
+
 class RoundForecast(Part):
     """What the rest of a round will take if the plan is approved as it is."""
 
@@ -59,6 +67,9 @@ class RoundForecast(Part):
     answers: int = Field(description="answers of the candidate, and of the adapters it is compared with")
     minutes: tuple[float, float] | None = Field(description="least and most, without the teacher's; none: unknown")
     basis: str = Field(description="where the minutes are from")
+    methods: tuple[MethodForecast, ...] = Field(
+        default=(), description="what rankings, weights and forms of targets take of that"
+    )
     teacher: TeacherForecast | None = Field(description="of an LLM teacher: least and most")
     teacher_left_out: str = Field(default="", description="what of an LLM teacher's work is not counted")
 
@@ -77,6 +88,7 @@ class Proposal(Record):
     replay: tuple[SampleRow, ...] = Field(description="a few of the rows of earlier rounds that are taught again")
     short_of_rows: int = Field(ge=0, description="planned pool rows that the whole pool cannot hold")
     ranked_by: Ranking = Field(default="random", description="what will choose among the pool items of a skill")
+    not_ranked: str = Field(default="", description="why plan.rank will rank nothing; empty where it will")
     forecast: RoundForecast
     asked_anew: str = Field(default="", description="why a decision of another run does not hold here; empty: none")
     catalogue: SkillCatalogue

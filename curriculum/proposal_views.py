@@ -74,6 +74,7 @@ def forecast_rows(proposal: Proposal) -> list[tuple[str, str]]:
         ("Time" if made.teacher is None else "Student's time", f"{_time_words(made.minutes)}. {made.basis}"),
         ("Rows through training", f"{made.training_rows:,} in {_count(plan.epochs, 'epoch')}, at most"),
         ("Student's answers", f"{made.answers:,} to decide on the candidate"),
+        *((f"Of the time, {method.what}", method.many) for method in made.methods),
     ]
     if made.teacher is None:
         return [*rows, ("Teacher", "no request and no cost: the offline teacher calls nobody")]
@@ -97,7 +98,9 @@ def sample_words(proposal: Proposal) -> list[str]:
         "are a few of each skill's, by their ids; an edit of the rows draws anew. Which of a skill's rows count as the "
         "uniform floor's is settled once all rows are there."
     ]
-    if proposal.ranked_by != "random":
+    if proposal.not_ranked:
+        said.append(f"They are drawn at random, not by plan.rank {proposal.ranked_by}: {proposal.not_ranked}.")
+    elif proposal.ranked_by != "random":
         said = [
             f"Pool rows are a few of each skill's, at random: plan.rank {proposal.ranked_by} ranks a skill's items "
             "once the plan is approved, and then the best of them are taught."

@@ -62,10 +62,15 @@ class RankingFacts(Record):
     method: Ranking
     weight: PreferenceWeight | None = Field(description="of PRISM: what a failure counts")
     adapter: str = Field(description="whose failures and gradients, or hidden states, they were")
-    failures: int = Field(ge=1, description="probe failures that candidates were compared with")
+    failures: int = Field(ge=0, description="probe failures that candidates were compared with")
     left_out: dict[str, int] = Field(description="reason → failures that could not be used")
     scored: int = Field(ge=0, description="pool items")
     too_long: int = Field(ge=0, description="pool items without a score")
+    not_ranked: str | None = Field(
+        default=None,
+        description="why the round's pool rows were drawn at random after all",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class RankingReport(RankingFacts):
@@ -130,21 +135,32 @@ def same_form(text: str, extracted: str | None, gold: str) -> tuple[str, str]:
     return f"{text[:begin]}{gold}{text[end:]}", text
 
 
+def why_not_ranked(found: Failures, method: Ranking) -> str | None:
+    """Why there is nothing to rank pool items by; none where there is a failure that can be used.
+
+    The normal case of a base that does not know the answer's form yet, and of a student that knows everything.
+    """
+    if found.used:
+        return None
+    reasons = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items())
+    if not reasons:
+        return "every answer to the probe was right"
+    what = "no wrong answer to the probe could be read" if method == "prism" else "no failure on the probe can be used"
+    return f"{what} ({reasons})"
+
+
 def require_failures(found: Failures, method: Ranking, where: str) -> list[Failed]:
-    """The failures that can be used.
+    """The failures that can be used, where a method has to be what it is called: in a bench.
 
     Raises:
         UserError: there is none.
     """
-    if found.used:
+    if (why := why_not_ranked(found, method)) is None:
         return found.used
-    reasons = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items()) or "every answer was right"
-    what = "wrong answers that could be read" if method == "prism" else "failures"
-    others = "less, embed_sel or " if method == "prism" and found.left_out else ""
     raise UserError(
-        f"{where}: expected {what} on the probe split to rank the pool by, got none ({reasons}). Rank by {others}"
-        "random, or let the student learn the answer format first: bench.warm_up_rows, or a round of random rows and a "
-        "fork from there"
+        f"{where}: expected failures on the probe split to rank the pool by, but {why}: its rows would be those of "
+        "uniform. Leave the strategy out, or begin another bench (--name) with --set bench.warm_up_rows=N: so many "
+        "even rows teach the answer's form first"
     )
 
 
@@ -184,13 +200,18 @@ def planned_items(plan: RoundPlan, pool: Pool) -> list[str]:
 def with_standings(
     rows: Sequence[TrainingRow], ranked: Sequence[RankedExample], method: Ranking, round_: int
 ) -> list[TrainingRow]:
-    """The rows of a round, of which those it drew from the pool say where they stand among their skill's items."""
+    """The rows of a round, of which those it drew from the pool say where they stand among their skill's items.
+
+    Where nothing could be ranked they say that.
+    """
     places = {(r.example_id, r.skill): r for r in ranked}
     marked = []
     for row in rows:
         place = places.get((row.example_id, row.skill)) if row.origin == "pool" and row.round == round_ else None
-        said = f"{row.layer}; {NAMES[method]} {place.standing:.2f}, rank {place.rank} of {place.of}" if place else ""
-        marked.append(row.model_copy(update={"layer": said}) if place else row)
+        said = f"; {NAMES[method]} {place.standing:.2f}, rank {place.rank} of {place.of}" if place else ""
+        if not ranked and row.origin == "pool" and row.round == round_:
+            said = f"; at random, not by {NAMES[method]}"
+        marked.append(row.model_copy(update={"layer": row.layer + said}) if said else row)
     return marked
 
 

@@ -1,7 +1,7 @@
 """What reports say of the ranking of pool rows inside a skill."""
 
 from curriculum.plan_config import PreferenceWeight, Ranking
-from curriculum.ranking import RankingReport
+from curriculum.ranking import NAMES, RankingReport
 from curriculum.report import RoundReport
 
 BY: dict[Ranking, str] = {
@@ -21,6 +21,11 @@ def ranking_words(round_: RoundReport) -> str:
     made: RankingReport | None = round_.ranking
     if made is None:
         return ""
+    if made.not_ranked is not None:
+        return (
+            f"Within each skill, the {made.rows} pool rows were drawn at random: {NAMES[made.method]} had nothing to "
+            f"compare them with, for {made.not_ranked}, by {made.adapter}."
+        )
     weight = f" ({WEIGHTS[made.weight]})" if made.weight else ""
     left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items())
     said = (

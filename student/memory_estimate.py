@@ -16,6 +16,8 @@ from curriculum.forecast_config import ModelSizes
 from curriculum.training_config import TrainingConfig
 
 FLOAT32 = 4
+VALIDATION_ROWS = 8
+"""Failures whose whole gradients LESS has in memory at once."""
 TARGET_SHARE = 0.5
 """Share of a batch's tokens that are targets, as assumed: only these get logits."""
 
@@ -131,6 +133,21 @@ def training_memory(sizes: ModelSizes, training: TrainingConfig, width: int) -> 
     kept = tokens * sizes.num_hidden_layers * layer_activations(sizes, training.rank, width)
     targets = ceil(TARGET_SHARE * tokens)
     return TrainingMemory(width * weight_count(sizes), 2 * adapter, 2 * adapter, kept + targets * logits(sizes, width))
+
+
+def less_memory(sizes: ModelSizes, training: TrainingConfig, width: int, skills: int, dimensions: int | None) -> int:
+    """What LESS takes at its peak: its warm-up's training, a direction of each skill, gradients of some failures.
+
+    Args:
+        sizes: of the base.
+        training: as for `training_memory`.
+        width: as there.
+        skills: that failures have.
+        dimensions: that directions are projected to; none for whole ones.
+    """
+    adapter = adapter_count(sizes, training.rank)
+    held = skills * (dimensions or adapter) + VALIDATION_ROWS * adapter
+    return training_memory(sizes, training, width).total + FLOAT32 * held
 
 
 def key_value_bytes(sizes: ModelSizes, width: int) -> int:

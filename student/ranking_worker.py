@@ -19,14 +19,12 @@ from student.chat_format import Batch, EncodedRow, collate, encode_row, pad_id
 from student.gradient_similarity import Projection, adam_moments, cosines, validation_directions
 from student.influence import dot_products, preference_direction
 from student.lora import add_lora, draw_batches, learning_rate_factor, load_lora
+from student.memory_estimate import VALIDATION_ROWS
 from student.subprocess_job import Event
 from student.train_worker import TrainingData, adam, encode_rows, fit
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-VALIDATION_ROWS = 8
-"""Whose whole gradients are in memory at once."""
 
 
 class Failure(NamedTuple):

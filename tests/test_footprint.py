@@ -8,7 +8,9 @@ from test_config import MINIMAL, write
 from tiny_model import make_tiny_model
 
 from agents.footprint import base_sizes, commands, footprint, gpu_bytes, rows, warnings
+from agents.forecast import print_forecast
 from curriculum.config import load_config
+from student.memory_estimate import adapter_count, less_memory
 
 GPU = Path(__file__).parents[1] / "runs/configs/gpu.yaml"
 
@@ -113,3 +115,46 @@ def test_the_server_is_started_as_configured():
     one, two = footprint(load_config(GPU)).answering, footprint(config).answering
     assert two.weights == (one.weights + 1) // 2
     assert two.adapter == 2 * one.adapter
+
+
+MATH = GPU.with_name("stat-math.yaml")
+
+
+def test_transformers_answers_where_it_trains(tmp_path):
+    made = footprint(load_config(MATH))
+    assert made.answering_limit == made.training_limit == 80 * 2**30
+    assert warnings(load_config(MATH), made) == []
+    on_cpu = footprint(load_config(MATH, ["forecast.gpu_memory_gib=null", "student.quantise=null"]))
+    assert on_cpu.answering.weights == 2 * made.answering.weights, "a CPU may compute in float32"
+
+
+def test_a_reward_model_that_is_loaded_here_is_told_by_its_own_sizes(tmp_path):
+    base = make_tiny_model(tmp_path / "tiny")
+    unknown = dict(rows(load_config(MATH), footprint(load_config(MATH))))["memory to score steps"]
+    assert unknown.startswith("unknown: RLHFlow/")
+    here = load_config(MATH, [f"student.reward.model={base}"])
+    assert "of weights" in dict(rows(here, footprint(here)))["memory to score steps"]
+    served = load_config(MATH, ["student.reward.base_url='http://127.0.0.1:1/v1'"])
+    assert "memory to score steps" not in dict(rows(served, footprint(served)))
+
+
+def test_the_paper_s_setting_is_forecast_without_the_hub_and_its_figures_are_called_theirs(capsys):
+    print_forecast(load_config(MATH))
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "published by others, not measured" in said and "STAT-Sel 51.5" in said
+    assert "1,000 answers, their steps scored by" in said and "5.3 points" in said
+    assert "the data are on the Hub" in said
+    print_forecast(load_config(GPU))
+    assert "published" not in capsys.readouterr().out
+
+
+def test_a_ranking_by_less_holds_a_direction_of_each_skill(tmp_path):
+    quickstart = GPU.with_name("quickstart.yaml")
+    base = make_tiny_model(tmp_path / "tiny")
+    config = load_config(quickstart, ["plan.rank=less", f"student.base={base}"])
+    sizes, skills = base_sizes(config), len(config.data.tasks)
+    one, more = (less_memory(sizes, config.training, 4, n, None) for n in (skills, skills + 1))
+    assert more - one == 4 * adapter_count(sizes, config.training.rank)
+    assert less_memory(sizes, config.training, 4, 9, 10) - less_memory(sizes, config.training, 4, 8, 10) == 4 * 10
+    assert f"with {skills} skills" in dict(rows(config, footprint(config)))["memory to rank (LESS)"]
+    assert "memory to rank (LESS)" not in dict(rows(load_config(quickstart), footprint(load_config(quickstart))))

@@ -32,12 +32,13 @@ from curriculum.ranking import (
     rank_cells,
     require_failures,
     same_form,
+    why_not_ranked,
     with_standings,
 )
 from curriculum.records import Example, Grade, Message, Verdict
 from curriculum.report import RunReport
 from curriculum.report_ranking import ranking_words
-from curriculum.round_records import RoundPlan, SkillPlan
+from curriculum.round_records import RoundPlan, SkillPlan, TrainingRow
 from curriculum.rundir import read_records
 from curriculum.strategies import cut_to_budget, parse_strategies
 from curriculum.student_config import StudentConfig
@@ -127,12 +128,19 @@ def test_the_others_take_every_failure_of_the_student(method):
     assert all(f.wrong is None for f in found.used) and found.left_out == {"failed on our side": 1}
 
 
-def test_a_ranking_without_failures_is_refused_with_what_to_do():
-    with pytest.raises(UserError, match=r"expected wrong answers that could be read .* \(1 truncated, 1 unparsed\)"):
-        require_failures(failures("prism", PROBE[3:5]), "prism", "plan.rank prism")
-    with pytest.raises(UserError, match=r"expected failures .*none \(every answer was right\).*random"):
-        require_failures(failures("less", PROBE[:1]), "less", "plan.rank less")
+def test_a_bench_s_ranking_without_failures_is_refused_with_what_to_do():
+    with pytest.raises(UserError, match=r"could be read \(1 truncated, 1 unparsed\).*bench\.warm_up_rows=N"):
+        require_failures(failures("prism", PROBE[3:5]), "prism", "strategy prism")
+    with pytest.raises(UserError, match=r"strategy less: .*every answer to the probe was right"):
+        require_failures(failures("less", PROBE[:1]), "less", "strategy less")
     assert require_failures(failures("prism"), "prism", "") == failures("prism").used
+
+
+def test_why_nothing_is_ranked_is_said_only_where_nothing_is():
+    assert why_not_ranked(failures("prism"), "prism") is None
+    assert why_not_ranked(failures("less", PROBE[5:]), "less") == (
+        "no failure on the probe can be used (1 failed on our side)"
+    )
 
 
 def test_nearness_is_the_cosine_with_the_nearest_failure():
@@ -370,11 +378,60 @@ def test_a_stop_is_heard_while_the_pool_is_ranked_and_the_run_goes_on(tmp_path: 
     assert CliRunner().invoke(app, ["resume", str(tmp_path / "run")]).exit_code == 0
 
 
-def test_a_run_whose_probe_has_no_answer_that_can_be_read_stops_with_what_to_do(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("agents.ranking.probe_failures", lambda *_: Failures([], {"unparsed": 9}))
-    done = CliRunner().invoke(app, ["run", str(write(tmp_path)), "--name", "run", "--set", "plan.rank=prism"])
-    assert done.exit_code == 2
-    assert "got none (9 unparsed)" in " ".join(done.output.split())
+UNREAD = {"unparsed": 9}
+
+
+def test_a_round_without_an_answer_that_can_be_read_draws_at_random_and_says_so(tmp_path: Path, monkeypatch):
+    read = probe_failures
+    monkeypatch.setattr(
+        "agents.ranking.probe_failures",
+        lambda examples, answers, *of: (
+            Failures([], UNREAD) if answers[0].adapter == "base" else read(examples, answers, *of)
+        ),
+    )
+    config, settings = write(tmp_path), ["--set", "plan.rank=prism", "--set", "plan.patience=9"]
+    done = CliRunner().invoke(app, ["run", str(config), "--name", "run", *settings])
+    assert done.exit_code == 0, done.output
+    run = tmp_path / "run"
+    report = RunReport.model_validate_json((run / "report.json").read_text())
+    facts = report.rounds[1].ranking
+    assert facts is not None and facts.not_ranked is not None and facts.standing is None
+    assert (facts.failures, facts.scored, facts.too_long) == (0, 0, 0) and facts.rows > 0
+    said = ranking_words(report.rounds[1])
+    assert said.startswith(f"Within each skill, the {facts.rows} pool rows were drawn at random: PRISM had nothing")
+    assert said[:60] in (run / "report.html").read_text() and said[:60] in (run / "report.md").read_text()
+
+    other = CliRunner().invoke(app, ["run", str(config), "--name", "other", "--set", "rounds=1"])
+    assert other.exit_code == 0, other.output
+    ranked, by_chance = (taught_in(tmp_path / name, 1) for name in ("run", "other"))
+    assert [r.id for r in ranked] == [r.id for r in by_chance], "the same rows as without a ranking"
+    assert all(r.layer.endswith("; at random, not by PRISM") == (r.origin == "pool") for r in ranked)
+    second = report.rounds[2].ranking
+    if second is not None and second.adapter != "base":  # the first round was accepted
+        assert second.not_ranked is None and second.scored > 0
+
+
+def taught_in(run: Path, round_: int) -> list[TrainingRow]:
+    return read_records(run / f"round_{round_:02d}" / "build" / "training_set.jsonl", TrainingRow)
+
+
+def test_a_proposed_plan_says_that_nothing_will_rank_it_and_shows_the_rows_it_draws(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("agents.ranking.probe_failures", lambda *_: Failures([], UNREAD))
+    settings = ["--set", "plan.rank=less", "--set", "plan.approve=true"]
+    done = CliRunner().invoke(app, ["run", str(write(tmp_path)), "--name", "run", *settings])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "run" / "round_01" / "plan.html").read_text()
+    assert "drawn at random, not by plan.rank less: no failure on the probe can be used (9 unparsed)" in page
+    proposal = json.loads((tmp_path / "run" / "round_01" / "proposal.json").read_text())
+    assert proposal["forecast"]["methods"] == [] and "approved unchanged, they are taught as shown" in page
+
+
+def test_a_bench_does_not_call_random_rows_ranked(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("agents.ranking.probe_failures", lambda *_: Failures([], UNREAD))
+    args = ["bench", str(write(tmp_path)), "--arms", "prism", "--seeds", "1", "--name", "b"]
+    done = CliRunner().invoke(app, args)
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "strategy prism: expected failures" in said and "bench.warm_up_rows=N" in said
 
 
 @pytest.mark.parametrize(
