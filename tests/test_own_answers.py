@@ -19,7 +19,7 @@ from curriculum.extraction import extract_strict
 from curriculum.grading import Grader
 from curriculum.method_records import WordingChoice
 from curriculum.own_answers import Graded, Usable, choose_wordings, takes_own, usable_text, wording_report
-from curriculum.records import Example, Grade, Sampling, StudentAnswer
+from curriculum.records import Example, Grade, Sampling, StudentAnswer, Verdict
 from curriculum.report import RunReport
 from curriculum.round_records import TrainingRow
 from curriculum.rundir import read_record, read_records
@@ -91,8 +91,8 @@ def test_the_cap_is_kept_whatever_is_right(right: int, wrong: int, cap: float, s
             example_id=e.id,
             adapter="base",
             grader="numeric",
-            verdict="correct" if at < right else "wrong",  # type: ignore[arg-type]
-            strict_verdict="correct" if at < right else "wrong",  # type: ignore[arg-type]
+            verdict=Verdict.CORRECT if at < right else Verdict.WRONG,
+            strict_verdict=Verdict.CORRECT if at < right else Verdict.WRONG,
             extracted="12",
             strict_extracted="12",
         )
