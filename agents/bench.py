@@ -91,6 +91,11 @@ def check_bench(config: Config, bench: Bench) -> None:
             "training.soup averages the adapters of a run's rounds, and a bench has one round: leave it out. "
             "benchmarks/merging.py averages those of a finished bench"
         )
+    if config.plan.unwanted is not None:
+        raise UserError(
+            "plan.unwanted drops rows by what they push towards, and a bench drops none, so that all trainings have "
+            "equal tokens: leave it out"
+        )
     faults = {s: fault for s in bench.strategies if (fault := layer_config(config, s).without_targets)}
     if faults:
         raise UserError("\n".join(f"--arms: {s} {fault}; or leave it out" for s, fault in faults.items()))

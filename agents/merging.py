@@ -143,8 +143,7 @@ def _choose_lines(loop: Loop, own: Loop, round_: int, current: AdapterFiles, ite
         write_record(folder / f"{LINES}.json", made)
         return {}
 
-    read = dict.fromkeys([own.run.round_stage(round_, "train")])
-    inputs = stage_inputs(own, *read) | _answer_inputs(loop, [before, *answered])
+    inputs = stage_inputs(own, own.run.round_stage(round_, "train")) | _answer_inputs(loop, [before, *answered])
     own.stage(own.run.round_stage(round_, LINES), inputs, work)
     return _single(own, round_)
 

@@ -13,7 +13,7 @@ import pytest
 from command import canonical_files, tutelage
 from typer.testing import CliRunner
 
-from agents.bench import ASKED, BEGAN, Bench, open_bench, run_bench
+from agents.bench import ASKED, BEGAN, Bench, check_bench, open_bench, run_bench
 from agents.bench_forecast import bench_forecast, forecast_words
 from agents.cli import app
 from agents.progress import ProgressPrinter
@@ -416,3 +416,16 @@ def test_a_bin_that_nothing_is_in_is_refused(tmp_path: Path) -> None:
 def test_without_drawn_answers_easy_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="strategy easy: expected to know how hard"):
         bench(tmp_path, BY_DIFFICULTY, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training.soup": "true"}, "training.soup averages the adapters of a run's rounds"),
+        ({"plan.unwanted": "{pairs: pairs.jsonl}"}, "plan.unwanted drops rows .* a bench drops none"),
+    ],
+)
+def test_what_a_bench_cannot_do_is_refused(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    config = load_config(write(tmp_path), [f"{key}={value}" for key, value in changes.items()])
+    with pytest.raises(UserError, match=said):
+        check_bench(config, Bench(parse_strategies("stat_sel"), 1))
