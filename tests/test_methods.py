@@ -23,7 +23,7 @@ from agents.session import open_loop, open_run
 from agents.targets import CHOICES
 from agents.teach import write_rows
 from agents.teacher import WriteOrder
-from curriculum.bench_report import BenchReport
+from curriculum.bench_records import BenchReport
 from curriculum.config import load_config
 from curriculum.errors import ConfigError
 from curriculum.method_records import Demonstration, RowDemonstrations, RowWeight, TargetChoice
@@ -372,8 +372,8 @@ def test_complexity_is_compared_with_its_control(tmp_path: Path) -> None:
         texts[name] = fmean("\n" in row.target for row in rows)
     assert texts["uniform"] == 1 and 0 < texts["complexity"] < 0.5 and 0 < texts["complexity_random"] < 0.5
     assert texts["answers"] == 0
-    made = read_record(tmp_path / "b" / "bench.json", BenchReport)
-    found = {s.strategy: s.responses for s in made.strategies}
+    made = BenchReport.model_validate_json((tmp_path / "b" / "bench.json").read_text())
+    found = {s.strategy: s.responses for s in made.budgets[0].strategies}
     assert {name for name, saving in found.items() if saving} == texts.keys() - {"uniform"}
     answers, complexity = found["answers"], found["complexity"]
     assert answers is not None and complexity is not None
