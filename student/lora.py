@@ -5,19 +5,26 @@ of its target tokens: two counts the row twice, and what is divided by does not 
 """
 
 import json
+import os
 import random
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curriculum.errors import UserError
 from curriculum.training_config import TrainingConfig
 from student.chat_format import Batch
+from student.subprocess_job import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
 RSLORA_ABOVE_RANK = 32
+READABLE = 0o644
+"""A server may run as another user; safetensors makes files only their owner can read."""
 
 
 def add_lora(model: Any, training: TrainingConfig, base_name: str) -> Any:
@@ -152,5 +159,34 @@ def save_adapter(model: Any, folder: Path) -> None:
     weights = {name: tensor.contiguous() for name, tensor in sorted(state.items())}
     file = folder / "adapter_model.safetensors"
     save_file(weights, file, metadata={"format": "pt"})
-    # A server may run as another user; safetensors makes files only their owner can read.
-    file.chmod(0o644)
+    file.chmod(READABLE)
+
+
+@contextmanager
+def whole_adapter(folder: Path) -> Iterator[Path]:
+    """A folder to write an adapter into, which is `folder` once all of it is written, and nothing before.
+
+    Raises:
+        UserError: it could not be written; the message says why.
+        OSError: or another error that means that memory ran out.
+    """
+    from safetensors import SafetensorError
+
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(READABLE)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except (OSError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{folder}: expected to write the adapter, got: {error}. Free some space or mend the folder's rights, then "
+            "go on with: tutelage resume RUN"
+        ) from None

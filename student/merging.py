@@ -5,7 +5,6 @@ the concatenation of the factors, and its way back to a lower rank goes through 
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,9 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from curriculum.errors import StudentError, UserError
-from student.subprocess_job import Event, is_out_of_memory
+from curriculum.errors import StudentError
+from student.lora import whole_adapter
+from student.subprocess_job import Event
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -192,43 +192,27 @@ def merge_adapters(job: Event) -> Iterator[Event]:
         StudentError: the parts do not go together.
         UserError: it cannot be written.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     base = AutoConfig.from_pretrained(job["base"], trust_remote_code=False, local_files_only=True)
     parts = [(load_adapter(Path(part["folder"])), part["a"]) for part in job["parts"]]
     made, facts = merge(parts, base.get_text_config().num_hidden_layers, job["limit"])
     alone = Path(job["parts"][0]["folder"]) if len(parts) == 1 else None
-    try:
-        _save_whole(made, Path(job["folder"]), alone, unchanged=alone is not None and parts[0][1] == 1)
-    except (OSError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{job['folder']}: expected to write the adapter, got: {error}. Free some space or mend the folder's "
-            "rights, then go on with: tutelage resume RUN"
-        ) from None
+    unchanged = alone is not None and parts[0][1] == 1
+    with whole_adapter(Path(job["folder"])) as temporary:
+        _save(made, temporary, alone, unchanged)
     yield facts
 
 
-def _save_whole(made: Loaded, folder: Path, alone: Path | None, unchanged: bool) -> None:
+def _save(made: Loaded, folder: Path, alone: Path | None, unchanged: bool) -> None:
     """Writes an adapter; of a lone one the config, and where it is `unchanged` the weights, byte for byte."""
     from safetensors.torch import save_file
 
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     if alone is None:
-        (temporary / CONFIG).write_text(json.dumps(made.config, indent=1, sort_keys=True) + "\n")
+        (folder / CONFIG).write_text(json.dumps(made.config, indent=1, sort_keys=True) + "\n")
     else:
-        shutil.copyfile(alone / CONFIG, temporary / CONFIG)
+        shutil.copyfile(alone / CONFIG, folder / CONFIG)
     if alone is not None and unchanged:
-        shutil.copyfile(alone / WEIGHTS, temporary / WEIGHTS)
+        shutil.copyfile(alone / WEIGHTS, folder / WEIGHTS)
     else:
-        save_file(dict(sorted(made.tensors.items())), temporary / WEIGHTS, metadata={"format": "pt"})
-    for file in temporary.iterdir():
-        file.chmod(0o644)  # a server may run as another user
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+        save_file(dict(sorted(made.tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})

@@ -6,16 +6,14 @@ number of threads.
 """
 
 import math
-import os
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from curriculum.errors import TrainingError, UserError
+from curriculum.errors import TrainingError
 from curriculum.in_context import batch_weights, mean_weights, refresh_steps
 from curriculum.loss_curve import divergence_margin, first_loss, last_loss
 from curriculum.records import Message
@@ -32,9 +30,10 @@ from student.lora import (
     sum_over_ranks,
     token_losses,
     weighted_loss,
+    whole_adapter,
 )
 from student.phases import clock, places_of_phases, share_steps
-from student.subprocess_job import Event, is_out_of_memory
+from student.subprocess_job import Event
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +74,6 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
         UserError: the adapter cannot be written.
     """
     import torch
-    from safetensors import SafetensorError
 
     from student.loading import load_job_base
 
@@ -97,15 +95,8 @@ def train(job: Event, rank: int = 0, ranks: int = 1) -> Iterator[Event]:
         yield event
     if rank > 0:
         return
-    try:
-        _save_whole(model, Path(job["folder"]))
-    except (OSError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{job['folder']}: expected to write the adapter, got: {error}. Free some space or mend the folder's "
-            "rights, then go on with: tutelage resume RUN"
-        ) from None
+    with whole_adapter(Path(job["folder"])) as temporary:
+        save_adapter(model, temporary)
     batches = seeded_batches(data, training, job["seed"], job["steps"])
     taught = [row for members, _ in batches for row in members]
     told = [steps for at, steps in clock([data.phase(places[0]) for _, places in batches]) if at == 0]
@@ -309,15 +300,3 @@ def stop_if_diverged(losses: Sequence[float]) -> None:
     if divergence_margin(losses) < 0:
         rise = f"{first_loss(losses):.2f} to {last_loss(losses):.2f}"
         raise TrainingError(f"the loss rose from {rise} nats a token {advice}")
-
-
-def _save_whole(model: Any, folder: Path) -> None:
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_adapter(model, temporary)
-    for file in temporary.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
