@@ -49,7 +49,7 @@ from curriculum.records import BASE
 from curriculum.report_words import percent, student_notes
 from curriculum.round_records import MissingSkillProfile
 from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_json
-from curriculum.strategies import RANKED, WRITTEN, Materials, Strategy, layer_config
+from curriculum.strategies import RANKED, WRITTEN, Materials, Strategy, layer_config, strategy_pool
 
 BEGAN = "began.json"
 """What a run has in `run.json`; under another name, so that nobody resumes a bench as a run."""
@@ -241,11 +241,19 @@ def _materials(loop: Loop) -> Materials:
 
 
 def _with_bins(loop: Loop, of: Materials, strategies: Sequence[Strategy]) -> Materials:
-    """The materials with how hard the pool is for the adapter that was examined, where a strategy asks."""
-    if not set(BINS).intersection(strategies):
+    """The materials with how hard the pool is for the adapter that was examined, where a strategy asks.
+
+    Raises:
+        UserError: a strategy finds no item that is so for the student; said before anything is trained.
+    """
+    asked = [strategy for strategy in BINS if strategy in strategies]
+    if not asked:
         return of
-    measured = measured_pool(loop, examined_adapter(loop, of))
-    return of if measured is None else of._replace(bins=measured.bins)
+    if (measured := measured_pool(loop, examined_adapter(loop, of))) is not None:
+        of = of._replace(bins=measured.bins)
+    for strategy in asked:
+        strategy_pool(strategy, of.pool, of.holdout, of.bins)
+    return of
 
 
 def _profile(loop: Loop, state: State) -> MissingSkillProfile:

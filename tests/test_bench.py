@@ -411,6 +411,7 @@ def test_a_bin_that_nothing_is_in_is_refused(tmp_path: Path) -> None:
     # The fake is right in no sample of most items, and as unsure of one as of another.
     with pytest.raises(UserError, match="strategy hard: expected pool items that are so"):
         bench(tmp_path, parse_strategies("hard"), 1, **{"student.signals": "{samples: 2}"})
+    assert not (tmp_path / "bench" / "trainings").exists(), "said before anything is trained"
 
 
 def test_without_drawn_answers_easy_rows_are_refused(tmp_path: Path) -> None:
