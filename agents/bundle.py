@@ -23,7 +23,7 @@ from curriculum.archive import read_archive, write_archive
 from curriculum.audit import Audit, Findings
 from curriculum.config import Config, changed_keys, flatten, load_config
 from curriculum.differences import compare_values, count_numbers, safe_yaml
-from curriculum.errors import BundleError, RunDirError, TutelageError
+from curriculum.errors import BundleError, NotRecomputed, RunDirError, TutelageError
 from curriculum.records import Grade, Record
 from curriculum.rows import printable
 from curriculum.rundir import DONE, RunDir, file_hash, finished_rounds, is_whole, read_json, read_record, read_records
@@ -72,7 +72,7 @@ def write_bundle(path: Path, round_: int | None, to: Path | None, weights: bool)
     """Writes the bundle of a run up to a round, the last finished one if none is given; returns its path.
 
     Raises:
-        RunDirError: the round is not finished, a stage is damaged, or the file exists.
+        RunDirError: the round is not finished, a stage is damaged, records contradict each other, or the file exists.
         BundleError: there is more than a bundle may hold.
     """
     _, config = open_run(path, only_read=True)
@@ -90,7 +90,13 @@ def write_bundle(path: Path, round_: int | None, to: Path | None, weights: bool)
     report = gather(run, config) if round_ == last else None
     final = report is not None and report.final is not None
     with open_recorded(run, config) as loop:
-        replay(loop, round_, planned_rounds(run, config, _rounds_once(run), round_), final)
+        try:
+            replay(loop, round_, planned_rounds(run, config, _rounds_once(run), round_), final)
+        except NotRecomputed as error:
+            raise RunDirError(
+                f"{path}: expected records that lead from one to the next, got some that ask for what was never "
+                f"recorded ({error}). Somebody edited them: put the files back, or make the run again"
+            ) from None
     files: dict[str, Path | bytes] = {file: run.path / file for file in BESIDE if (run.path / file).is_file()}
     for stage in run.stages:
         for file in (DONE, *read_json(stage / DONE)["outputs"]):

@@ -183,11 +183,27 @@ def test_a_bundle_verifies_and_another_choice_is_found(run: Path, tmp_path: Path
     done = tutelage("verify", tmp_path / "good.zip")
     assert done.code == 0 and "merging" in done.out and "no difference" in done.out, done.out
     stage = copy / "round_02" / "lines"
-    edit(stage / "lines.json", lambda made: made["candidates"][0].update(chosen=True))
+    edit(stage / "lines.json", lambda made: made["candidates"][0].update(score=0.125))
     edit(stage / "done.json", lambda d: d["outputs"].update({"lines.json": file_hash(stage / "lines.json")}))
     assert tutelage("bundle", copy, "--to", tmp_path / "bad.zip").code == 0
     done = tutelage("verify", tmp_path / "bad.zip")
     assert done.code == 1 and "lines.json" in done.out
+
+
+def test_another_choice_than_was_followed_is_not_bundled(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    stage = copy / "round_02" / "lines"
+
+    def choose_another(made: dict[str, Any]) -> None:
+        followed = next(at for at, one in enumerate(made["candidates"]) if one["chosen"])
+        for at, one in enumerate(made["candidates"]):
+            one["chosen"] = at == (followed + 1) % 3
+
+    edit(stage / "lines.json", choose_another)
+    edit(stage / "done.json", lambda d: d["outputs"].update({"lines.json": file_hash(stage / "lines.json")}))
+    done = tutelage("bundle", copy, "--to", tmp_path / "bad.zip")
+    assert done.code == 2 and "Somebody edited them" in done.err, done.err
 
 
 @pytest.mark.parametrize(
