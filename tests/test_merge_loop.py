@@ -290,7 +290,7 @@ def test_a_bench_scales_one_arm_and_has_no_soup(tmp_path: Path) -> None:
 
 def vllm(*settings: str) -> Config:
     quickstart = Path(__file__).parents[1] / "runs/configs/quickstart.yaml"
-    return load_config(quickstart, ["training.rank=16", *settings])
+    return load_config(quickstart, ["training.rank=16", "training.start=base", *settings])
 
 
 @pytest.mark.parametrize(
