@@ -105,16 +105,12 @@ class AuditedRun(RunDir):
         for output in sorted(there | outputs.keys()):
             if output in there:
                 self._found.hash(f"{name}/{output}", str(outputs.get(output)), file_hash(folder / output))
-            elif not (self._without_weights and self._is_weights(folder, output)):
+            elif not (self._without_weights and is_weights(folder, output)):
                 self._found.differ(f"{name}/{output}", "", "a file", None)
         if name not in self.inherited:
             wanted = {**inputs, "identity": self._identity} if "identity" in inputs else dict(inputs)
             self._found.add(_part(name), compare_values(file, wanted, done["inputs"]))
         self._found.hash(f"{file} inputs", str(done["inputs_hash"]), content_id(done["inputs"], 64))
-
-    @staticmethod
-    def _is_weights(folder: Path, output: str) -> bool:
-        return folder.name in ("train", CONTROL_TRAIN, MERGE) and "/" in output
 
     def _check_taken_over(self, name: str, folder: Path, done: Mapping[str, Any]) -> None:
         self._found.hash(f"{name}/{DONE}", self.inherited[name], file_hash(folder / DONE))
@@ -148,7 +144,7 @@ class AuditedRun(RunDir):
             self._found.skip(part, "an LLM's second opinions, which are not kept one by one", count_numbers(recorded))
         elif made.is_file():
             self._found.add(part, compare_files(file, made, recorded, self._taken(name, recorded.name)))
-        elif recorded.name not in PERSONS_FILES and not self._is_weights(recorded.parent.parent, output):
+        elif recorded.name not in PERSONS_FILES and not is_weights(recorded.parent.parent, output):
             self._found.differ(file, "", None, "a file that the stage does not write")
 
     def _taken(self, name: str, file: str) -> tuple[str, ...]:
@@ -233,6 +229,11 @@ def _part(stage: str) -> str:
 
 def _is_output(path: Path) -> bool:
     return path.is_file() and path.suffix not in (".journal", ".log", ".tmp") and path.name != TIMING
+
+
+def is_weights(stage: Path, output: str) -> bool:
+    """Whether a stage's output is a file of an adapter."""
+    return stage.name in ("train", CONTROL_TRAIN, MERGE) and "/" in output
 
 
 def _weights_files(folder: Path) -> dict[str, str]:

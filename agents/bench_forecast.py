@@ -10,12 +10,12 @@ from agents.forecast import ANSWERS_PER_SECOND, DISCORDANT_SHARE, ROWS_PER_SECON
 from agents.loop import MERGE
 from agents.method_forecast import MethodWork, Range, bench_methods, minutes, plus, work_words
 from agents.ranking import RANK
+from agents.recorded_usage import rows_per_second
 from curriculum.bench_budgets import WHOLE, budget_rows, budget_words
 from curriculum.bench_report import LEAST_SEEDS
 from curriculum.config import Config
 from curriculum.crossed import planned_detectable
-from curriculum.round_records import Adapter
-from curriculum.rundir import DONE, TIMING, read_json, read_record
+from curriculum.rundir import DONE, TIMING, read_json
 from curriculum.strategies import ALWAYS, RANKED, SAID, SCALES, Strategy
 from student.base_model import SMOLLM2
 
@@ -58,7 +58,9 @@ def bench_forecast(config: Config, bench: Bench, folder: Path) -> BenchForecast:
     drawn = any(answers.glob(f"*/pool_samples/{DONE}"))
     methods = bench_methods(config, untrained, profiles, ranked, finished, drawn)
     known = config.student.base in (SMOLLM2, "fake")
-    speed = _rows_per_second(config, folder) or (ROWS_PER_SECOND if known else None)
+    speed = rows_per_second((folder / TRAININGS).glob("*/round_*/train"), lambda _: config.training.epochs) or (
+        ROWS_PER_SECOND if known else None
+    )
     took = {
         work.what: minutes(work, ANSWERS_PER_SECOND, speed, START_SECONDS)
         for work in methods
@@ -145,17 +147,6 @@ def _trained(stage: Path) -> float:
 
 def _seconds(stage: Path) -> float:
     return float(read_json(stage / TIMING).get("seconds", 0.0)) if (stage / TIMING).exists() else 0.0
-
-
-def _rows_per_second(config: Config, folder: Path) -> Range | None:
-    """Slow and fast, of the trainings that are finished, without what they took to weigh rows."""
-    measured = []
-    for file in sorted((folder / TRAININGS).glob("*/round_*/train/adapter.json")):
-        timing = read_json(file.with_name(TIMING)) if file.with_name(TIMING).exists() else {}
-        seconds = timing.get("seconds", 0.0) - timing.get("scoring_seconds", 0.0)
-        if seconds > 0:
-            measured.append(read_record(file, Adapter).rows * config.training.epochs / seconds)
-    return (min(measured), max(measured)) if measured else None
 
 
 def _detectable(config: Config, bench: Bench) -> float | None:

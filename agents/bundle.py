@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from agents.audit import AuditedRun
+from agents.audit import AuditedRun, is_weights
 from agents.replay import generated, open_recorded, planned_rounds, replay
 from agents.reporting import gather
 from agents.session import open_run
@@ -100,7 +100,7 @@ def write_bundle(path: Path, round_: int | None, to: Path | None, weights: bool)
     files: dict[str, Path | bytes] = {file: run.path / file for file in BESIDE if (run.path / file).is_file()}
     for stage in run.stages:
         for file in (DONE, *read_json(stage / DONE)["outputs"]):
-            if weights or not _is_weights(stage, file):
+            if weights or not is_weights(stage, file):
                 files[(stage / file).relative_to(run.path).as_posix()] = stage / file
     if report is not None:
         files["report.json"] = _document(report.model_copy(update={"run": name}))
@@ -208,10 +208,6 @@ def _rounds_once(run: RunDir) -> set[int]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     values = [value for line in lines for value in loads(line).get("rounds", ())]
     return {value for value in values if isinstance(value, int)}
-
-
-def _is_weights(stage: Path, name: str) -> bool:
-    return "/" in name and stage.name in ("train", "control_train", "merge")
 
 
 def _document(record: Record) -> bytes:

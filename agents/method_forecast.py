@@ -23,10 +23,10 @@ Range = tuple[float, float]
 
 PRISM_ROW: Range = (0.9, 1.1)
 """Training epochs that a candidate takes; a pair of answers takes `PAIR`."""
-PAIR: Range = (1.5, 2.5)
-LESS_ROW: Range = (1.2, 1.6)
+PAIR: Range = (1.5, 4.0)
+LESS_ROW: Range = (1.2, 1.8)
 """At each checkpoint, with the warm-up and the failures."""
-QUESTION: Range = (0.25, 0.35)
+QUESTION: Range = (0.25, 0.5)
 """An embedding of a question: one forward pass."""
 DEMONSTRATED_ROW: Range = (1.0, 1.3)
 """A row alone and after its demonstrations; after random ones as well it is `RANDOM_ROW` more."""

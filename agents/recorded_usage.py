@@ -4,7 +4,7 @@ Earlier runs' ledgers make a forecast narrower; a run's own says for how long ea
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,8 @@ from agents.ledger import LEDGER
 from curriculum.config import Config, load_config
 from curriculum.errors import UserError
 from curriculum.report import RoleTiming
-from curriculum.rundir import read_journal
+from curriculum.round_records import Adapter
+from curriculum.rundir import TIMING, read_journal, read_json, read_record
 from curriculum.teacher_config import ROLES, Role, TeacherConfig
 from curriculum.teacher_records import CallEvent
 
@@ -144,3 +145,21 @@ def count_lines(path: Path) -> int:
     """Lines of a file that ends with one."""
     with path.open("rb") as file:
         return sum(1 for _ in file)
+
+
+def rows_per_second(stages: Iterable[Path], epochs: Callable[[int], int]) -> tuple[float, float] | None:
+    """Rows through training a second, slow and fast, without what it took to weigh them; none where none was timed.
+
+    Args:
+        stages: folders of trainings, finished or not.
+        epochs: round → how often its rows are taught.
+    """
+    measured = []
+    for stage in stages:
+        record, timing = stage / "adapter.json", stage / TIMING
+        spent = read_json(timing) if record.exists() and timing.exists() else {}
+        seconds = spent.get("seconds", 0.0) - spent.get("scoring_seconds", 0.0)  # a method's own, counted apart
+        if seconds > 0:
+            made = read_record(record, Adapter)
+            measured.append(made.rows * epochs(made.round) / seconds)
+    return (min(measured), max(measured)) if measured else None

@@ -21,7 +21,7 @@ from agents.method_forecast import (
     work_words,
 )
 from agents.ranking import FACTS, RANK, not_ranked
-from agents.recorded_usage import count_lines, recorded_usage
+from agents.recorded_usage import count_lines, recorded_usage, rows_per_second
 from agents.teacher_work import Known
 from curriculum.merging import merging_answers
 from curriculum.proposal import MethodForecast, RoundForecast
@@ -110,7 +110,10 @@ def _scoring_seconds(loop: Loop, plan: RoundPlan, rows: int) -> Range | None:
 
 def _minutes(loop: Loop, works: list[MethodWork]) -> tuple[list[Range | None] | None, str]:
     """Of each the minutes, where its own are known, and where the speeds are from; none of any where no speed is."""
-    answering, training = _answers_per_second(loop), _rows_per_second(loop)
+    answering, training = (
+        _answers_per_second(loop),
+        rows_per_second(loop.run.path.glob("round_*/train"), lambda round_: loop.plan(round_).epochs),
+    )
     basis = "Speeds are those that this run measured so far; an adapter that answers shorter is faster."
     known = loop.config.student.base in (SMOLLM2, "fake")
     if answering is None or training is None:
@@ -134,17 +137,6 @@ def _answers_per_second(loop: Loop) -> Range | None:
         file, seconds = path.with_name("answers.jsonl"), read_json(path).get("seconds")
         if file.exists() and seconds:
             measured.append(count_lines(file) / seconds)
-    return (min(measured), max(measured)) if measured else None
-
-
-def _rows_per_second(loop: Loop) -> Range | None:
-    measured = []
-    for path in sorted(loop.run.path.glob(f"round_*/train/{TIMING}")):
-        record, timing = path.with_name("adapter.json"), read_json(path)
-        seconds = timing.get("seconds", 0.0) - timing.get("scoring_seconds", 0.0)  # a method's own, counted apart
-        if record.exists() and seconds > 0:
-            made = read_record(record, Adapter)
-            measured.append(made.rows * loop.plan(made.round).epochs / seconds)
     return (min(measured), max(measured)) if measured else None
 
 

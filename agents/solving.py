@@ -12,9 +12,9 @@ from agents.prompting import data_block, question_text
 from agents.replies import ONLY, Rejected, SolutionReply
 from agents.teacher import Solved
 from curriculum.extraction import answer_kind, format_target
-from curriculum.grading import Grader
+from curriculum.grading import Grader, stated_answer
 from curriculum.method_records import SolvedExample
-from curriculum.records import Example, Sampling, StudentAnswer, Verdict
+from curriculum.records import Example, Verdict
 from curriculum.teacher_records import TeacherFailure
 
 ATTEMPTS = 3
@@ -46,7 +46,7 @@ async def solve(asker: Asker, grader: Grader, examples: Sequence[Example], round
         replies = await asker.together(what, "solve", asked, len(asked), lambda r: reply_failures(r, "solve"))
         rows = [reply.rows.get(ONLY) for reply in replies]
         told = [(e, row) for e, row in zip(left, rows, strict=True) if row is not None]
-        grades = grader.grade([(e, stated_answer(e, row.answer)) for e, row in told])
+        grades = grader.grade([(e, stated_answer(e, format_target(row.answer, None), "teacher")) for e, row in told])
         right = {
             e.id: row.solution for (e, row), grade in zip(told, grades, strict=True) if grade.verdict is Verdict.CORRECT
         }
@@ -69,19 +69,6 @@ def solve_question(asker: Asker, example: Example, purpose: Purpose, sample: int
         question=data_block("question", question_text(example)), form=FORMS[answer_kind(example)]
     )
     return Question(purpose, "solve", text, SolutionReply, _usable_solution, sample=sample)
-
-
-def stated_answer(example: Example, answer: str) -> StudentAnswer:
-    """A teacher's answer as the grader takes it."""
-    return StudentAnswer(
-        example_id=example.id,
-        adapter="teacher",
-        sampling=Sampling(max_new_tokens=1),
-        text=format_target(answer, None),
-        finish_reason="stop",
-        prompt_tokens=0,
-        completion_tokens=0,
-    )
 
 
 def _usable_solution(row: SolutionReply) -> SolutionReply:

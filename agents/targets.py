@@ -10,8 +10,9 @@ from agents.own_answers import CHOICES, own_targets
 from curriculum.complexity import Target, choose_targets, random_keys, split_parts
 from curriculum.errors import DataError
 from curriculum.extraction import format_target, taught_text, taught_texts
+from curriculum.grading import stated_answer
 from curriculum.method_records import EntropyKind
-from curriculum.records import Example, Sampling, StudentAnswer, Verdict
+from curriculum.records import Example, Verdict
 from curriculum.round_records import RoundPlan
 from curriculum.rundir import write_records
 from curriculum.teacher_records import TeacherFailure
@@ -119,24 +120,10 @@ def _accepted(loop: Loop, examples: dict[str, Example]) -> dict[str, tuple[str, 
     """Of each example the worked solutions whose own last answer, by the lenient extraction, its grader accepts."""
     pairs = [(e, solution) for _, e in sorted(examples.items()) for solution in e.solutions]
     grades = loop.grader.grade(
-        [(example, _answer(example, solution, at)) for at, (example, solution) in enumerate(pairs)]
+        [(example, stated_answer(example, solution, "solutions", at)) for at, (example, solution) in enumerate(pairs)]
     )
     kept: dict[str, tuple[str, ...]] = {}
     for (example, solution), grade in zip(pairs, grades, strict=True):
         if grade.verdict is Verdict.CORRECT:
             kept[example.id] = (*kept.get(example.id, ()), solution)
     return kept
-
-
-def _answer(example: Example, solution: str, at: int) -> StudentAnswer:
-    """A solution as the grader takes it."""
-    return StudentAnswer(
-        example_id=example.id,
-        adapter="solutions",
-        sampling=Sampling(max_new_tokens=1),
-        sample_index=at,
-        text=solution,
-        finish_reason="stop",
-        prompt_tokens=0,
-        completion_tokens=0,
-    )

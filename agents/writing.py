@@ -14,14 +14,14 @@ from agents.judging import LLMJudge
 from agents.ledger import Purpose
 from agents.prompting import data_block, question_text
 from agents.replies import ONLY, Rejected, SolutionReply, WrittenQuestions
-from agents.solving import solve_question, stated_answer
+from agents.solving import solve_question
 from agents.teacher import WriteOrder, Written
 from curriculum.catalogue_file import mapped
 from curriculum.config import Config
 from curriculum.data_config import FileData
 from curriculum.duplicates import SeenQuestions, normalise
-from curriculum.extraction import taught_text
-from curriculum.grading import Grader
+from curriculum.extraction import format_target, taught_text
+from curriculum.grading import Grader, stated_answer
 from curriculum.judging import OpenAnswer, judge_failures
 from curriculum.records import Example, SkillCatalogue, SkillLabel, Verdict, content_id
 from curriculum.round_records import DroppedRow
@@ -180,7 +180,7 @@ class Writer:
         return _Solved(example, "")
 
     def _agrees(self, candidate: Example, solution: SolutionReply) -> bool:
-        answer = stated_answer(candidate, solution.answer)
+        answer = stated_answer(candidate, format_target(solution.answer, None), "teacher")
         return self._grader.grade([(candidate, answer)])[0].verdict is Verdict.CORRECT
 
 

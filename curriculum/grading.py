@@ -23,7 +23,7 @@ from curriculum.extraction import (
 from curriculum.grading_process import BrokenItem, WorkerProcess
 from curriculum.judging import Judge, judged_grade, open_answer
 from curriculum.numerals import parse_number
-from curriculum.records import Example, Grade, GraderName, StudentAnswer, Verdict
+from curriculum.records import Example, Grade, GraderName, Sampling, StudentAnswer, Verdict
 from curriculum.safe_tasks import SAFE_TASKS
 
 _LETTER = re.compile(r"(?:(?:option|choice) )?[(\[]?([a-j])[)\]]?[.:]?", re.IGNORECASE)
@@ -299,3 +299,24 @@ def _task_and_entry(example: Example) -> dict[str, Any]:
             "read its scorer and add it to curriculum/safe_tasks.py"
         )
     return {"task": task, "entry": entry}
+
+
+def stated_answer(example: Example, text: str, author: str, at: int = 0) -> StudentAnswer:
+    """A text that no student gave, as graders take it: whole, and under its author's name.
+
+    Args:
+        example: what it answers.
+        text: with the answer in its last line.
+        author: in the place of an adapter.
+        at: its number among the author's texts.
+    """
+    return StudentAnswer(
+        example_id=example.id,
+        adapter=author,
+        sampling=Sampling(max_new_tokens=1),
+        sample_index=at,
+        text=text,
+        finish_reason="stop",
+        prompt_tokens=0,
+        completion_tokens=0,
+    )

@@ -229,6 +229,14 @@ def test_means_come_in_the_order_of_the_rows_in_whatever_batches():
     assert one[0] == pytest.approx(one[1]) and len({round(v, 3) for v in one}) == 3
 
 
+def scorings_and_losses(tokenizer, training, data):
+    """A tiny training's events: its scorings, and the loss of each step."""
+    torch.manual_seed(0)
+    model = add_lora(make_model("llama", len(tokenizer)), training, "tiny")
+    events = list(fit(model, data, training, 2, seed=0))
+    return [e for e in events if "refresh" in e], [e["loss"] for e in events if "step" in e]
+
+
 @pytest.mark.parametrize("refresh", [1, 3])
 def test_a_training_scores_as_often_as_told_and_takes_the_weights(refresh):
     tokenizer = make_tokenizer()
@@ -237,21 +245,15 @@ def test_a_training_scores_as_often_as_told_and_takes_the_weights(refresh):
     )
     data = encode_rows(tokenizer, [event(at, SHOTS[: at + 1], None) for at in range(3)], 200, 400)
 
-    def train(of):
-        torch.manual_seed(0)
-        model = add_lora(make_model("llama", len(tokenizer)), training, "tiny")
-        events = list(fit(model, of, training, 2, seed=0))
-        return [e for e in events if "refresh" in e], [e["loss"] for e in events if "step" in e]
-
-    scored, losses = train(data)
+    scored, losses = scorings_and_losses(tokenizer, training, data)
     assert [e["at"] for e in scored] == refresh_steps(len(losses), refresh)
     assert [e["refresh"] for e in scored] == list(range(refresh))
     first, last = ([row["score"] for row in scored[at]["rows"]] for at in (0, -1))
     assert (first != last) == (refresh > 1), "a later scoring is of the model as it is then"
     if refresh == 1:
         given = data._replace(shown=(), weights=[row["weight"] for row in scored[0]["rows"]])
-        assert train(given) == ([], losses), "as if the weights had been given"
-        assert train(given._replace(weights=[1.0] * 3))[1] != losses
+        assert scorings_and_losses(tokenizer, training, given) == ([], losses), "as if the weights had been given"
+        assert scorings_and_losses(tokenizer, training, given._replace(weights=[1.0] * 3))[1] != losses
 
 
 def test_weights_multiply_the_rows_own_and_a_later_scoring_replaces_the_last():

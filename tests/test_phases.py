@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from samples import training_row
-from test_in_context import SHOTS, event
+from test_in_context import SHOTS, event, scorings_and_losses
 from tiny_model import make_model, make_tiny_model, make_tokenizer
 
 from curriculum.extraction import format_target, has_solution
@@ -97,17 +97,12 @@ def test_rows_keep_their_weights_by_demonstrations_in_whichever_phase():
     data = encode_rows(tokenizer, [event(at, SHOTS[: at + 1], None) | {"phase": at % 2} for at in range(3)], 200, 400)
     assert data.phases == [0, 1, 0]
 
-    def train(of):
-        torch.manual_seed(0)
-        model = add_lora(make_model("llama", len(tokenizer)), training, "tiny")
-        events = list(fit(model, of, training, 2, seed=0))
-        return [e for e in events if "refresh" in e], [e["loss"] for e in events if "step" in e]
-
-    scored, losses = train(data)
+    scored, losses = scorings_and_losses(tokenizer, training, data)
     assert [row["id"] for row in scored[0]["rows"]] == ["0", "1", "2"]
     given = data._replace(shown=(), weights=[row["weight"] for row in scored[0]["rows"]])
-    assert train(given) == ([], losses)
-    assert train(given._replace(weights=[given.weights[at] for at in (1, 0, 2)]))[1] != losses
+    assert scorings_and_losses(tokenizer, training, given) == ([], losses)
+    exchanged = given._replace(weights=[given.weights[at] for at in (1, 0, 2)])
+    assert scorings_and_losses(tokenizer, training, exchanged)[1] != losses
 
 
 @pytest.fixture(scope="module")
