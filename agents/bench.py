@@ -30,7 +30,7 @@ from agents.evaluation import evaluate_split
 from agents.first_files import write_first_files
 from agents.history import pool_index, written_levels
 from agents.loop import Loop, State
-from agents.pool_difficulty import measured_pool
+from agents.pool_difficulty import difficulty_for
 from agents.prepare import prepare
 from agents.ranking import rank_pool
 from agents.session import measuring_folder
@@ -46,6 +46,7 @@ from curriculum.data_config import FileData
 from curriculum.difficulty import BINS
 from curriculum.errors import RunDirError, StudentError, UserError
 from curriculum.records import BASE
+from curriculum.report_difficulty import bins_words
 from curriculum.report_words import percent, student_notes
 from curriculum.round_records import MissingSkillProfile
 from curriculum.rundir import RunDir, append_line, read_json, read_record, write_atomic, write_json
@@ -249,8 +250,8 @@ def _with_bins(loop: Loop, of: Materials, strategies: Sequence[Strategy]) -> Mat
     asked = [strategy for strategy in BINS if strategy in strategies]
     if not asked:
         return of
-    if (measured := measured_pool(loop, examined_adapter(loop, of))) is not None:
-        of = of._replace(bins=measured.bins)
+    made = difficulty_for(loop, examined_adapter(loop, of))
+    of = of._replace(bins=made.bins, measure=made.measure)
     for strategy in asked:
         strategy_pool(strategy, of.pool, of.holdout, of.bins)
     return of
@@ -272,7 +273,7 @@ def _write_report(loop: Loop, bench: Bench, of: Materials, base: BaseDone, done:
         base_hash=loop.base_hash,
         config_hash=loop.config.identity_hash,
         budgets={share: at_budget(of, share).budget + shared for share in bench.budgets},
-        notes=_notes(loop, bench),
+        notes=_notes(loop, bench, of),
         gold_targets=loop.config.plan.targets == "gold",
     )
     final = [loop.examples[grade.example_id] for grade in base.grades]
@@ -289,7 +290,7 @@ def _warm_up_tokens(loop: Loop) -> int:
     return int(read_json(file)["tokens"]) if loop.config.bench.warm_up_rows else 0
 
 
-def _notes(loop: Loop, bench: Bench) -> list[str]:
+def _notes(loop: Loop, bench: Bench, of: Materials) -> list[str]:
     notes = student_notes(loop.config.student)
     if loop.config.bench.warm_up_rows:
         notes.append(
@@ -299,6 +300,9 @@ def _notes(loop: Loop, bench: Bench) -> list[str]:
     chosen_by = loop.config.profile_set(1 if loop.config.bench.warm_up_rows else 0)
     if chosen_by is not None:
         notes.append(f"Strategies chose by what was answered of {chosen_by}: what is said of that set is selected on.")
+    if of.bins is not None and of.measure is not None:
+        items = Counter(of.bins.values())
+        notes.append(f"Easy, middle and hard: {bins_words(of.measure, {name: items[name] for name in BINS})}.")
     written = any(s in WRITTEN for s in bench.strategies)
     if written and loop.config.teacher.kind == "offline":
         notes.append("The teacher is offline: no LLM. Written rows are generated, not authored.")

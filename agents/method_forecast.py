@@ -251,13 +251,19 @@ def drawn_answers(config: Config, profiles: int, pool_wanted: bool, once: bool =
 
 
 def _pool_answers(config: Config, profiles: int, wanted: bool, once: bool) -> list[MethodWork]:
+    """Answers drawn to the pool; without signals, entropies, not needed where worked solutions tell items apart."""
     signals, pool = config.student.signals, pool_items(config)
+    rounds = profiles if wanted and not once else 1
+    if signals is None and wanted:
+        what = "entropies of the pool, where worked solutions do not tell how hard it is"
+        many = "" if pool is None else f"{pool:,} items{_in(rounds)}"
+        cost = times(ENTROPY_ROW, pool * rounds) if pool is not None else None
+        return [_unsized(what) if cost is None else MethodWork(what, many, rows=cost, starts=rounds)]
     if signals is None or (once and not wanted):
         return []
     measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
     if not wanted and not measured:
         return []
-    rounds = profiles if wanted and not once else 1
     what = f"answers drawn to the pool ({'plan.difficulty' if wanted and not once else 'student.signals'})"
     drawn = signals.samples * (pool or 0) * rounds
     return [_unsized(what) if pool is None else MethodWork(what, f"{drawn:,}", drawn, starts=rounds)]

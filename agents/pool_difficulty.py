@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from agents.evaluation import evaluate_split, sample_split, student_prompts
 from agents.history import adapter_before, gate_decision, past_rounds, pool_index
 from agents.loop import Loop, stage_inputs
-from curriculum.difficulty import by_bin, choose, joined, pool_bins, signal_key, slices_of, solution_lengths
+from curriculum.difficulty import BINS, by_bin, choose, joined, pool_bins, signal_key, slices_of, solution_lengths
 from curriculum.difficulty_records import Bin, DifficultyPlan, DifficultySlice, ItemEntropy, Measure
 from curriculum.extraction import format_target
 from curriculum.gate import answered_right
@@ -29,15 +29,31 @@ class PoolDifficulty(NamedTuple):
 
 
 def pool_difficulty(loop: Loop, round_: int) -> PoolDifficulty:
-    """The pool in bins for the adapter that a round begins with: as `measured_pool`, else by the exact entropy.
+    """The pool in bins for the adapter that a round begins with; raises as `difficulty_for`."""
+    return difficulty_for(loop, loop.adapter_files(*adapter_before(loop, round_)))
+
+
+def difficulty_for(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty:
+    """The pool in bins: by drawn answers with `student.signals`, else by worked solutions, else by the exact entropy.
+
+    Worked solutions are passed over where an item has none, and where their lengths are so alike that a bin stays
+    empty.
 
     Raises:
         UserError: an entropy is asked for and cannot be had.
         StudentError: the engine failed on more than a tenth of the answers.
         StopRequested: a stop was asked for; everything answered so far is journalled.
     """
-    adapter = loop.adapter_files(*adapter_before(loop, round_))
-    return measured_pool(loop, adapter) or _by_entropy(loop, adapter)
+    pool = pool_index(loop)
+    if loop.config.student.signals is not None:
+        sampled = sample_split(loop, adapter, "pool")
+        keys = {item.example_id: key for item in sampled.signals if (key := signal_key(item)) is not None}
+        return PoolDifficulty("pass_rate", pool_bins(keys, pool), [sampled.folder])
+    lengths = solution_lengths(loop.split("pool"))
+    bins = pool_bins(lengths, pool)
+    if lengths.keys() >= set(pool.ids) and set(bins.values()) == set(BINS):
+        return PoolDifficulty("solution_length", bins, [])
+    return _by_entropy(loop, adapter)
 
 
 def _by_entropy(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty:
@@ -64,22 +80,6 @@ def _by_entropy(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty:
     loop.stage(folder, inputs, work)
     keys = {item.example_id: (item.entropy,) for item in read_records(folder / ENTROPIES, ItemEntropy)}
     return PoolDifficulty("entropy", pool_bins(keys, pool), [folder])
-
-
-def measured_pool(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty | None:
-    """The pool in bins: by drawn answers with `student.signals`, else by worked solutions; none where not all have one.
-
-    Raises:
-        StudentError: the engine failed on more than a tenth of the answers.
-        StopRequested: a stop was asked for; everything answered so far is journalled.
-    """
-    pool = pool_index(loop)
-    if loop.config.student.signals is not None:
-        sampled = sample_split(loop, adapter, "pool")
-        keys = {item.example_id: key for item in sampled.signals if (key := signal_key(item)) is not None}
-        return PoolDifficulty("pass_rate", pool_bins(keys, pool), [sampled.folder])
-    lengths = solution_lengths(loop.split("pool"))
-    return PoolDifficulty("solution_length", pool_bins(lengths, pool), []) if lengths.keys() >= set(pool.ids) else None
 
 
 def planned_difficulty(loop: Loop, made: RoundPlan, measured: PoolDifficulty) -> DifficultyPlan:

@@ -16,8 +16,15 @@ def describe(*packages: str) -> str:
     flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
     sets = " ".join(name if name in flags else f"no-{name}" for name in INSTRUCTION_SETS)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    gpu = f"; {_gpu()}" if "torch" in packages and _gpu() else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return (
-        f"{model}, {os.cpu_count()} CPUs, {sets}; load {load} (more than the benchmark's own: a shared machine)\n"
+        f"{model}, {os.cpu_count()} CPUs, {sets}; load {load} (more than the benchmark's own: a shared machine){gpu}\n"
         f"Python {platform.python_version()}, {versions}"
     )
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -3,11 +3,13 @@
     python benchmarks/methods.py                          (about five minutes on two quiet cores; all arms)
     python benchmarks/methods.py --candidates 300 --pairs 30 --one-by-one 60 --repeats 3        (for figures to keep)
     python benchmarks/methods.py --arms "training epoch,PRISM"
+    python benchmarks/methods.py --candidates 400 --scoring-batch-tokens 12800 --repeats 3      (on a GPU with room)
 
 Candidates are rows of the quickstart's tasks, the student is its base, with a LoRA of the config's shape. Arms take
 turns, each in a process of its own, so that its peak memory is its own; a load of the model is in no time, and in
 every peak. Seconds are scaled to 1,000 candidates, medians of the repeats. CPU time is that of all threads: on a
-shared machine it says more than the clock, and the load there is printed with the machine.
+shared machine it says more than the clock, and the load there is printed with the machine. On a GPU the clock is what
+counts, and peak memory is the GPU's; each arm begins with a pass that is not timed.
 
 The goals for influence: 1.3 epochs at most, and three times faster than gradients of one row at a time.
 """
@@ -68,12 +70,17 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--one-by-one", type=int, default=20, help="candidates of the batch-one arm; scaled")
+    parser.add_argument("--batch-tokens", type=int, help="in place of the quickstart's training.batch_tokens")
+    parser.add_argument("--scoring-batch-tokens", type=int, help="where rows are scored and not taught")
     parser.add_argument("--arms", default=",".join(ARMS), help="some of: " + ", ".join(ARMS))
     arguments = parser.parse_args()
     wanted = [name.strip() for name in arguments.arms.split(",")]
     if unknown := [name for name in wanted if name not in ARMS]:
         parser.error(f"--arms: expected some of {', '.join(ARMS)}, got {', '.join(unknown)}")
     config, rows = quickstart_rows(arguments.candidates)
+    sizes = {"batch_tokens": arguments.batch_tokens, "scoring_batch_tokens": arguments.scoring_batch_tokens}
+    training = config.training.model_copy(update={key: value for key, value in sizes.items() if value})
+    config = config.model_copy(update={"training": training})
     folder = resolve_base(config.student.base)
     print(describe("torch", "transformers", "peft"), flush=True)
     counts = {name: min(arguments.one_by_one, len(rows)) if name == ONE_BY_ONE else len(rows) for name in ARMS}
@@ -87,7 +94,8 @@ def main() -> None:
             print(f"  {name}: {of[-1].wall:.1f} s, CPU {of[-1].cpu:.1f} s, {of[-1].peak:.0f} MB", file=sys.stderr)
     print(
         f"{len(rows)} candidates, {arguments.pairs} pairs, {counts[ONE_BY_ONE]} one by one, {arguments.repeats} turns, "
-        f"LoRA of rank {config.training.rank}, {config.student.base}; load at the end {os.getloadavg()[0]:.1f}"
+        f"LoRA of rank {config.training.rank}, {config.student.base}, batches of {training.batch_tokens} tokens "
+        f"({training.scored_tokens} to score); load at the end {os.getloadavg()[0]:.1f}"
     )
     print_table({name: scaled(of, counts[name]) for name, of in runs.items()})
 
@@ -121,12 +129,13 @@ def measure(name: str, folder: Path, config: Config, rows: list[Event], pairs: i
 
     from student import embeddings, engine_worker, first_token
     from student.chat_format import pad_id
-    from student.loading import load_base
+    from student.influence import row_losses
+    from student.loading import here, load_base
     from student.lora import add_lora
     from student.ranking_worker import Failure, Work
     from student.train_worker import encode_rows
 
-    base, tokenizer = load_base(folder, config.student.dtype, THREADS)
+    base, tokenizer = load_base(folder, config.student.dtype, THREADS, here())
     for module in (embeddings, engine_worker, first_token):
         module.load_student = lambda job: (base.eval(), tokenizer)  # type: ignore[attr-defined]
     limit = config.training.max_length
@@ -141,11 +150,32 @@ def measure(name: str, folder: Path, config: Config, rows: list[Event], pairs: i
         wrong = encode_rows(tokenizer, [row | {"targets": ["Answer: 0"]} for row in rows[:pairs]], limit).epoch(0)
         candidates = data.epoch(0)
         failures = [Failure(right, other, ("s",)) for right, other in zip(candidates, wrong, strict=False)]
-        work = Work(model, [r["id"] for r in rows], candidates, failures, config.training, pad_id(tokenizer), SEED)
+        work = Work(
+            model.to(base.device),
+            [r["id"] for r in rows],
+            candidates,
+            failures,
+            config.training,
+            pad_id(tokenizer),
+            SEED,
+        )
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        if work is not None:
+            row_losses(work.model, work.batch(work.candidates[:1])).sum().backward()
+            work.model.zero_grad()
+        torch.cuda.reset_peak_memory_stats()
     wall, cpu = time.perf_counter(), time.process_time()
     ARMS[name](Given(base, tokenizer, config, rows, work, data))
+    if on_gpu:
+        torch.cuda.synchronize()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Run(wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )
+    return Run(wall, cpu, peak)
 
 
 def epoch(given: Given) -> None:
@@ -222,7 +252,7 @@ def ica(given: Given) -> None:
     embed_sel(given)
     rows, tokens, pad = (
         [turns[0] for turns in given.data.rows],
-        given.config.training.batch_tokens,
+        given.config.training.scored_tokens,
         pad_id(given.tokenizer),
     )
     weigh(given.base.eval(), rows, given.data.shown, tokens, pad, 0, 1)
@@ -233,7 +263,7 @@ def entropy(given: Given) -> None:
     from student.first_token import entropies
 
     asked = [row | {"target": format_target(row["targets"][0].rpartition(": ")[2], None)} for row in given.rows]
-    list(entropies({"prompts": asked, "batch_size": given.config.student.batch_size}))
+    list(entropies({"prompts": asked, "batch_size": given.config.student.batch_size, "exact": True}))
 
 
 def pass_rate(given: Given) -> None:

@@ -162,7 +162,8 @@ class TrainingReport(Part):
     last_loss: float | None = Field(default=None, description="mean of the last ten steps, of the last phase")
     divergence_margin: float | None = Field(
         default=None,
-        description="nats a token by which the loss, smoothed over ten steps, stayed below what stops a training",
+        description="nats a token by which the loss, smoothed over ten steps, stayed below what stops a training; none "
+        "where DFT may raise it",
     )
     clipped_steps: int | None = Field(default=None, description="steps whose gradient was cut to max_grad_norm")
 

@@ -247,7 +247,7 @@ def _training(records: RoundRecords, adapter: Adapter) -> TrainingReport:
         phase_steps=tuple(records.phase_steps),
         first_loss=first_loss(losses[: phases[0]]) if losses else None,
         last_loss=last_loss(losses[begins[-1] :]) if losses else None,
-        divergence_margin=min(margins, default=None),
+        divergence_margin=None if records.methods and records.methods.dft_rows else min(margins, default=None),
         clipped_steps=None if limit is None or not norms else sum(norm > limit for norm in norms),
     )
 

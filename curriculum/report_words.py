@@ -209,12 +209,16 @@ def items_words(report: RunReport) -> str:
 
 def health_words(training: TrainingReport) -> str:
     """`loss 2.31 → 0.97 (means of the first and the last 10 steps), 2.00 nats a token from the point …`."""
-    if training.first_loss is None or training.last_loss is None or training.divergence_margin is None:
+    if training.first_loss is None or training.last_loss is None:
         return NONE
     words = (
         f"Loss {training.first_loss:.2f} → {training.last_loss:.2f} nats a token (means of the first and the last "
-        f"{SMOOTHED_STEPS} steps), at worst {training.divergence_margin:.2f} nats from where a training is stopped"
+        f"{SMOOTHED_STEPS} steps), "
     )
+    if training.divergence_margin is None:
+        words += "which DFT may raise without being stopped"
+    else:
+        words += f"at worst {training.divergence_margin:.2f} nats from where a training is stopped"
     if training.phase_steps:
         words += "; in two phases of different targets, so this is no fall of one loss"
     if training.clipped_steps is not None:

@@ -6,7 +6,7 @@ is a name and an `if` in `strategy_config` (or in `strategy_pool`, where it look
 evaluates nothing.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from math import ceil, inf
@@ -17,7 +17,7 @@ import numpy as np
 from curriculum.allocation import Measurement, allocate
 from curriculum.config import Config
 from curriculum.difficulty import BINS
-from curriculum.difficulty_records import Bin
+from curriculum.difficulty_records import Bin, Measure
 from curriculum.errors import UserError
 from curriculum.mixture import Pool, index_pool
 from curriculum.plan import make_plan
@@ -65,7 +65,7 @@ SAID: Mapping[Strategy, str] = {
     "generated_uniform": "written rows, even over the skills: the control of stat_syn",
     "easy": "pool rows, even over the skills, from the third of each that is easiest for the student",
     "middle": "pool rows, even over the skills, from the middle third of each for the student",
-    "hard": "pool rows, even over the skills, from the hardest third of each",
+    "hard": "pool rows, even over the skills, from the third of each that is hardest for the student",
     "learnability": "pool rows by p(1 − p) of parsed answers, over the uniform floor",
     "ega": "pool rows by expected gain, over the uniform floor",
     "prism": "pool rows, even over the skills, those first whose gradient turns wrong answers right (PRISM)",
@@ -83,9 +83,6 @@ SAID: Mapping[Strategy, str] = {
 }
 RANKED: Mapping[Strategy, Ranking] = {"prism": "prism", "less": "less", "embed_sel": "embed_sel"}
 """Strategies that rank the pool items inside a skill, by what."""
-HARD_SHARE = Fraction(1, 3)
-"""Of a skill's pool items, at least, that count as its hardest: whole levels, from the top. It makes levels 4 and 5 of
-MATH the hard ones, as STAT's baseline MATH-Hard has it."""
 TARGETS: Mapping[Strategy, Mapping[str, Any]] = {
     "complexity": {"targets": "complexity"},
     "complexity_random": {"targets": "complexity_random"},
@@ -164,23 +161,17 @@ def layer_config(config: Config, strategy: Strategy) -> Config:
 def strategy_pool(
     strategy: Strategy, pool: Pool, holdout: Collection[str] = (), bins: Mapping[str, Bin] | None = None
 ) -> Pool:
-    """The part of the pool a strategy draws from, without what it sets aside.
-
-    By `bins`, how hard it is for the student, where these are known, else by difficulty.
+    """The part of the pool a strategy draws from: a bin by how hard items are for the student; less what it sets aside.
 
     Raises:
-        UserError: easy or middle rows are wanted, and what is so for the student is not known.
+        UserError: no item is so for the student.
     """
     if holdout:
         rows = zip(pool.ids, pool.skills, pool.difficulties.tolist(), strict=True)
         pool = index_pool(row for row in rows if row[0] not in holdout)
-    if strategy not in BINS or (strategy == "hard" and not bins):
-        return _hardest(pool) if strategy == "hard" else pool
-    if not bins:
-        raise UserError(
-            f"strategy {strategy}: expected to know how hard pool items are for the student, got neither drawn answers "
-            "nor a worked solution of each. Set student.signals, such as student.signals={samples: 4}"
-        )
+    if strategy not in BINS:
+        return pool
+    assert bins is not None, "asked for before the pool was measured"
     kept = [at for at, id_ in enumerate(pool.ids) if bins[id_] == strategy]
     if not kept:
         raise UserError(
@@ -188,20 +179,6 @@ def strategy_pool(
             "Raise student.signals.samples, or leave the strategy out"
         )
     return index_pool((pool.ids[at], pool.skills[at], int(pool.difficulties[at])) for at in kept)
-
-
-def _hardest(pool: Pool) -> Pool:
-    """Items of the highest levels of one of their skills, at least `HARD_SHARE` of each skill's."""
-    kept: set[int] = set()
-    for members in pool.members.values():
-        levels = Counter(pool.difficulties[members].tolist())
-        taken, lowest = 0, max(levels)
-        for lowest in sorted(levels, reverse=True):
-            taken += levels[lowest]
-            if taken >= HARD_SHARE * len(members):
-                break
-        kept.update(members[pool.difficulties[members] >= lowest].tolist())
-    return index_pool((pool.ids[at], pool.skills[at], int(pool.difficulties[at])) for at in sorted(kept))
 
 
 class Materials(NamedTuple):
@@ -222,7 +199,9 @@ class Materials(NamedTuple):
     ranked: Mapping[Strategy, Sequence[RankedExample]] = {}
     """The pool items as the strategies that rank them have them: the same for all of its trainings."""
     bins: Mapping[str, Bin] | None = None
-    """Pool example → how hard it is for the student, where a strategy asks and it is known."""
+    """Pool example → how hard it is for the student, where a strategy asks."""
+    measure: Measure | None = None
+    """What says so."""
     share: float = 1.0
     """The budget that `config` has the rows of: see `bench_budgets`."""
 

@@ -36,6 +36,12 @@ class TrainingConfig(Section):
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: int = Field(default=2, gt=0)
     batch_tokens: int = Field(default=2048, gt=0, description="most tokens in one batch, padding included")
+    scoring_batch_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="most tokens in one batch of rows that are scored and not taught (rankings, in-context weights); "
+        "null takes batch_tokens, more is faster on a GPU with room",
+    )
     warmup_share: float = Field(default=0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -61,6 +67,17 @@ class TrainingConfig(Section):
     processes: int = Field(
         default=1, gt=0, le=64, description="that train together, one a GPU, each with its part of every batch"
     )
+
+    @property
+    def scored_tokens(self) -> int:
+        """Most tokens of a batch of rows that are scored."""
+        return self.scoring_batch_tokens or self.batch_tokens
+
+    @property
+    def memory_keys(self) -> dict[str, int]:
+        """What to lower where memory runs out."""
+        keys = {"batch_tokens": self.batch_tokens, "max_length": self.max_length, "rank": self.rank}
+        return keys | ({"scoring_batch_tokens": self.scoring_batch_tokens} if self.scoring_batch_tokens else {})
 
     def has_dft(self, row: TrainingRow) -> bool:
         """Whether a row is taught by the loss dft."""

@@ -171,10 +171,8 @@ class LocalStudent:
         except TrainingError as error:
             raise UserError(f"plan.rank {how.method}: {error}") from None
         except OutOfMemory as error:
-            keys = {name: getattr(self._training, name) for name in ("batch_tokens", "max_length", "rank")}
-            raise OutOfMemory(
-                f"memory ran out while ranking rows: {error}\n{self._advice('training', keys)}, or rank at random"
-            ) from None
+            advice = self._advice("training", self._training.memory_keys)
+            raise OutOfMemory(f"memory ran out while ranking rows: {error}\n{advice}, or rank at random") from None
         return scores
 
     def first_token_entropies(
@@ -260,10 +258,9 @@ class LocalStudent:
                 else:
                     result = event
         except OutOfMemory as error:
-            keys = {name: getattr(training, name) for name in ("batch_tokens", "max_length", "rank")}
             raise TrainingError(
-                f"memory ran out in training: {error}\n{self._advice('training', keys)}. If other programs took the "
-                "memory: tutelage resume RUN"
+                f"memory ran out in training: {error}\n{self._advice('training', training.memory_keys)}. If other "
+                "programs took the memory: tutelage resume RUN"
             ) from None
         return TrainingResult(
             steps=result["steps"],

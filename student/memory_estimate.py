@@ -136,7 +136,7 @@ def training_memory(sizes: ModelSizes, training: TrainingConfig, width: int) -> 
 
 
 def less_memory(sizes: ModelSizes, training: TrainingConfig, width: int, skills: int, dimensions: int | None) -> int:
-    """What LESS takes at its peak: its warm-up's training, a direction of each skill, gradients of some failures.
+    """What LESS takes at its peak: a batch, taught or scored, a direction of each skill, some failures' gradients.
 
     Args:
         sizes: of the base.
@@ -147,7 +147,8 @@ def less_memory(sizes: ModelSizes, training: TrainingConfig, width: int, skills:
     """
     adapter = adapter_count(sizes, training.rank)
     held = skills * (dimensions or adapter) + VALIDATION_ROWS * adapter
-    return training_memory(sizes, training, width).total + FLOAT32 * held
+    batch = training.model_copy(update={"batch_tokens": max(training.batch_tokens, training.scored_tokens)})
+    return training_memory(sizes, batch, width).total + FLOAT32 * held
 
 
 def key_value_bytes(sizes: ModelSizes, width: int) -> int:

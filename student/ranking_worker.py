@@ -54,7 +54,7 @@ class Work(NamedTuple):
     def candidate_batches(self) -> list[list[int]]:
         """Positions of candidates, every one once."""
         lengths = [len(row.input_ids) for row in self.candidates]
-        return draw_batches(lengths, self.training.batch_tokens, random.Random(self.seed))
+        return draw_batches(lengths, self.training.scored_tokens, random.Random(self.seed))
 
 
 def influence(job: Event) -> Iterator[Event]:
@@ -128,7 +128,7 @@ def prism(work: Work, weight: Any) -> Iterator[Event]:
     work.model.eval()
     pairs = [(f.right, f.wrong) for f in work.failures if f.wrong is not None]
     lengths = [2 * max(len(right.input_ids), len(wrong.input_ids)) for right, wrong in pairs]
-    drawn = draw_batches(lengths, work.training.batch_tokens, random.Random(work.seed))
+    drawn = draw_batches(lengths, work.training.scored_tokens, random.Random(work.seed))
     batches = (work.batch([row for at in batch for row in pairs[at]]) for batch in drawn)
     direction = preference_direction(work.model, batches, weight)
     scores: dict[str, float] = {}

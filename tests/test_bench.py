@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from agents.session import open_loop
 from curriculum.bench_records import BenchReport
 from curriculum.bench_views import render_html, render_markdown
 from curriculum.config import load_config
+from curriculum.difficulty_records import ItemEntropy
 from curriculum.errors import StopRequested, StudentError, TrainingError, UserError
 from curriculum.round_records import TrainingRow
 from curriculum.rundir import read_json, read_records
@@ -43,6 +45,7 @@ student: {engine: fake, base: fake, max_new_tokens: 8}
 plan: {rows_per_round: 60}
 training: {epochs: 2}
 """
+ENTROPY_FILE = "answers/base/pool_entropy/entropies.jsonl"
 ARMS = parse_strategies("stat_sel,stat_syn,generated_uniform,hard,learnability")
 BY_DIFFICULTY = parse_strategies("easy,middle")
 VARYING = {BEGAN, ASKED, "config.yaml"}
@@ -92,7 +95,7 @@ def test_the_base_and_the_labels_are_shared_and_every_adapter_answers_once(finis
     adapters = {t.adapter for s in made.budgets[0].strategies for t in s.trainings}
     assert len(adapters) == 14
     assert {p.name for p in (finished / "answers").iterdir()} == {"base"} | adapters
-    assert sorted(p.name for p in (finished / "answers" / "base").iterdir()) == ["final", "probe"]
+    assert sorted(p.name for p in (finished / "answers" / "base").iterdir()) == ["final", "pool_entropy", "probe"]
     assert all([p.name for p in (finished / "answers" / name).iterdir()] == ["final"] for name in adapters)
     stages = [p.parent.name for p in finished.rglob("done.json")]
     assert {name: stages.count(name) for name in ("prepare", "label", "diagnose", "profile", "lengths", "train")} == {
@@ -132,10 +135,9 @@ def test_strategies_differ_as_they_should(finished: Path) -> None:
     for strategy in ARMS:
         written = strategy in ("stat_syn", "generated_uniform")
         assert {r.origin for r in rows(finished, f"{strategy}-1")} == ({"written"} if written else {"pool"})
-    levels = {r.skill: set[int]() for r in rows(finished, "hard-1")}
-    for row in rows(finished, "hard-1"):
-        levels[row.skill].add(row.difficulty)
-    assert levels == {"chain_sum": {3}, "gcd": {2}, "letter_counting": {2}}
+    unsure = {e.example_id: e.entropy for e in read_records(finished / ENTROPY_FILE, ItemEntropy)}
+    hard, even = (fmean(unsure[r.example_id] for r in rows(finished, f"{s}-1")) for s in ("hard", "uniform"))
+    assert hard > even, "those of which the student is least sure"
 
 
 def test_seeds_draw_other_rows_and_no_row_is_held_out(finished: Path) -> None:
@@ -414,9 +416,14 @@ def test_a_bin_that_nothing_is_in_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "bench" / "trainings").exists(), "said before anything is trained"
 
 
-def test_without_drawn_answers_easy_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="strategy easy: expected to know how hard"):
-        bench(tmp_path, BY_DIFFICULTY, 1)
+def test_without_drawn_answers_and_solutions_rows_are_easy_by_entropy(tmp_path: Path) -> None:
+    made = bench(tmp_path, BY_DIFFICULTY, 1)
+    unsure = {e.example_id: e.entropy for e in read_records(tmp_path / "bench" / ENTROPY_FILE, ItemEntropy)}
+    folder, skill = tmp_path / "bench", "gcd"
+    spread = {s: [unsure[r.example_id] for r in rows(folder, f"{s}-1") if r.skill == skill] for s in ("easy", "middle")}
+    assert max(spread["easy"]) < min(spread["middle"])
+    (note,) = [note for note in made.notes if note.startswith("Easy, middle and hard: ")]
+    assert "thirds of each skill's pool by how unsure the student is at the first token" in note
 
 
 @pytest.mark.parametrize(

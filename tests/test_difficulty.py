@@ -208,6 +208,18 @@ def solved(folder: Path, **plan: Any) -> Path:
     return path
 
 
+def test_solutions_whose_lengths_leave_a_bin_empty_give_way_to_entropy(tmp_path: Path) -> None:
+    path, data = solved(tmp_path), tmp_path / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for at, row in enumerate(rows):  # seven in eight alike: none of them is in the shortest third
+        row["solutions"] = ["one step" if at % 8 else "one step more"]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with loop_of(path) as loop:
+        run_plain(loop)
+        made = loop.plan(1).difficulty
+    assert made is not None and made.measure == "entropy"
+
+
 def test_the_loop_chooses_by_solution_length_and_says_so(tmp_path: Path) -> None:
     with loop_of(solved(tmp_path)) as loop:
         run_plain(loop)

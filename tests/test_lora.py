@@ -173,6 +173,12 @@ def test_a_training_gone_wrong_is_stopped_with_advice(losses, message):
         stop_if_diverged(losses)
 
 
+def test_a_loss_that_dft_may_raise_stops_a_training_only_where_it_is_no_number():
+    stop_if_diverged([1.0] * 10 + [9.0] * 10, may_rise=True)
+    with pytest.raises(TrainingError, match="became nan"):
+        stop_if_diverged([1.0] * 10 + [float("nan")], may_rise=True)
+
+
 def test_a_bad_step_or_two_do_not_stop_a_training():
     stop_if_diverged([2.0] * 10 + [1.0] * 8 + [9.0, 9.0])
     assert True

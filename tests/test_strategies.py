@@ -141,23 +141,13 @@ def test_no_two_trainings_share_a_seed_and_the_same_training_keeps_it(config: Co
     assert strategy_plan("ega", 2, of) == strategy_plan("ega", 2, of)
 
 
-def test_hard_rows_are_whole_levels_from_the_top_that_hold_a_third() -> None:
-    pool = strategy_pool("hard", make_pool())
-    # 10 of 100 at level 4 are too few, 30 with level 3 as well; level 2 makes it 60.
-    assert Counter(pool.difficulties.tolist()) == {4: 30, 3: 60, 2: 90}
-    two = index_pool((f"{level}-{at}", ("gcd",), level) for level in (1, 3) for at in range(6))
-    assert set(strategy_pool("hard", two).difficulties.tolist()) == {3}
-    one = index_pool((str(at), ("gcd",), 3) for at in range(6))
-    assert strategy_pool("hard", one).ids == one.ids
-    assert strategy_pool("stat_sel", two) is two
-
-
-def test_easy_and_middle_and_hard_rows_are_so_for_the_student_where_that_is_known() -> None:
+def test_easy_and_middle_and_hard_rows_are_so_for_the_student() -> None:
     levels = {s: set(strategy_pool(s, make_pool(), bins=BY_LEVEL).difficulties.tolist()) for s in BINS}
     assert levels == {"easy": {1}, "middle": {2}, "hard": {3, 4}}
-    for unknown in ("easy", "middle"):
-        with pytest.raises(UserError, match=r"expected to know how hard.*student\.signals"):
-            strategy_pool(unknown, make_pool())
+    pool = make_pool()
+    assert strategy_pool("stat_sel", pool) is pool
+    with pytest.raises(UserError, match="strategy easy: expected pool items that are so for the student"):
+        strategy_pool("easy", pool, bins=dict.fromkeys(BY_LEVEL, "middle"))
 
 
 def test_everything_but_the_choice_of_rows_is_the_bench_s(config: Config) -> None:
