@@ -27,6 +27,7 @@ from curriculum.records import BASE, Grade, Message, Record
 from curriculum.round_records import Adapter, DroppedRow, TrainingRow
 from curriculum.rundir import RunDir, read_record, read_records, write_json, write_records
 from curriculum.strategies import (
+    ALWAYS,
     Materials,
     Strategy,
     cut_to_budget,
@@ -178,9 +179,10 @@ def _fit(loop: Loop, own: Loop, of: Materials, strategy: Strategy, seed: int) ->
     except TrainingError as error:
         at_once = loop.config.bench.at_once
         fewer = f"Of {at_once} trainings at once fewer may fit: lower bench.at_once, and it goes on. "
+        without = "" if strategy in ALWAYS else f", or leave {strategy} out of --arms, and this one goes on"
         raise UserError(
             f"{strategy}, seed {seed}{at}: {error}\n{fewer if at_once > 1 else ''}The settings of training are the "
-            "bench's identity: begin another with --name NAME --set training.KEY=VALUE"
+            f"bench's identity: begin another with --name NAME --set training.KEY=VALUE{without}"
         ) from None
     return read_record(own.run.round_stage(of.round, "train") / "adapter.json", Adapter)
 

@@ -271,8 +271,10 @@ def test_a_worker_that_dies_once_is_tried_again(tmp_path: Path, monkeypatch: pyt
 
 def test_a_training_that_diverges_is_told_with_its_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count_trainings(monkeypatch, at=3, error=TrainingError("the loss became nan at step 4: lower it"))
-    with pytest.raises(UserError, match=r"stat_sel, seed 1: the loss became nan[^$]*--set training.KEY=VALUE"):
+    said = r"stat_sel, seed 1: the loss became nan[^$]*--set training.KEY=VALUE, or leave stat_sel out of --arms"
+    with pytest.raises(UserError, match=said):
         bench(tmp_path)
+    assert bench(tmp_path, parse_strategies("learnability"), 1).status == "finished"
 
 
 # The command line.
