@@ -5,21 +5,24 @@ nobody.
 
 Source: Gupta et al. 2025, selective self-to-supervised fine-tuning (S3FT, arXiv 2502.08130): the student's own answer
 where it is judged right, else its paraphrase of the gold answer where that is, else gold. The cap on own answers is
-ours: what a student answers right already teaches it nothing new.
+ours: what a student answers right already teaches it nothing new. So is the rule that a paraphrase keeps the solution's
+numbers: a weak student's is right and says no more than "The answer is 12", which unlearns the steps.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor
 from typing import NamedTuple
 
 from curriculum.columns import is_usable
-from curriculum.extraction import ANSWER_MARK, extract_strict, format_target, taught_texts
+from curriculum.extraction import ANSWER_MARK, extract_strict, format_target, taught_text, taught_texts
 from curriculum.method_records import WordingChoice, WordingReport
 from curriculum.records import Example, Grade, StudentAnswer, Verdict, content_id
 from curriculum.round_records import TrainingRow
 
 Graded = tuple[StudentAnswer, Grade]
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 class Wording(NamedTuple):
@@ -72,6 +75,12 @@ def says_more(text: str) -> bool:
     return bool(text.rpartition("\n")[0].strip())
 
 
+def keeps_numbers(text: str, solution: str) -> bool:
+    """Whether every number of a worked solution stands in its paraphrase, as often or not; separators aside."""
+    kept, wanted = ({found.replace(",", "") for found in NUMBER.findall(of)} for of in (text, solution))
+    return wanted <= kept
+
+
 def choose_wordings(
     examples: Sequence[Example],
     own: Mapping[str, Graded],
@@ -96,7 +105,8 @@ def choose_wordings(
         source, target = "own", usable if example.id in kept else None
         if target is None and paraphrase:
             source, target = "paraphrase", usable_text(*rewritten) if rewritten else None
-            target = target if target and says_more(target.text) else None
+            kept_steps = target and says_more(target.text) and keeps_numbers(target.text, taught_text(example))
+            target = target if kept_steps else None
             why.append(_paraphrase_words(rewritten, target))
         if target is None:
             source = "gold"
@@ -125,8 +135,11 @@ def _paraphrase_words(rewritten: Graded | None, target: Usable | None) -> str:
         return "no worked solution to paraphrase"
     if target is not None:
         return "paraphrase right"
-    right = usable_text(*rewritten) is not None
-    return f"paraphrase {f'has nothing but the line {ANSWER_MARK}' if right else _fault(rewritten)}"
+    right = usable_text(*rewritten)
+    if right is None:
+        return f"paraphrase {_fault(rewritten)}"
+    bare = f"has nothing but the line {ANSWER_MARK}"
+    return f"paraphrase {'leaves out numbers of the solution' if says_more(right.text) else bare}"
 
 
 def _fault(answered: Graded) -> str:

@@ -89,7 +89,8 @@ class FakeStudent:
                     text = f"Answer: {example.gold}" if luck < accuracy else "Answer: no idea"
                     if prompt.arm == "paraphrase":  # every other one is right
                         odd = int(content_id(["paraphrase", example.id], 8), 16) % 2
-                        text = f"In short:\nAnswer: {example.gold if odd else 'no idea'}"
+                        short = f"In short: {' '.join(example.solutions[:1])}\nAnswer: {example.gold}"
+                        text = short if odd else "In short:\nAnswer: no idea"
                 else:  # sure of an answer or not, whatever is right
                     text = f"Answer: {7 if luck < accuracy else 100 + at}"
                 answer = StudentAnswer(

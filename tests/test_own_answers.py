@@ -18,7 +18,15 @@ from curriculum.errors import ConfigError
 from curriculum.extraction import extract_strict
 from curriculum.grading import Grader
 from curriculum.method_records import WordingChoice
-from curriculum.own_answers import Graded, Usable, choose_wordings, takes_own, usable_text, wording_report
+from curriculum.own_answers import (
+    Graded,
+    Usable,
+    choose_wordings,
+    keeps_numbers,
+    takes_own,
+    usable_text,
+    wording_report,
+)
 from curriculum.records import Example, Grade, Sampling, StudentAnswer, Verdict
 from curriculum.report import RunReport
 from curriculum.round_records import TrainingRow
@@ -105,11 +113,12 @@ def test_the_cap_is_kept_whatever_is_right(right: int, wrong: int, cap: float, s
 
 
 def test_own_answers_come_before_paraphrases_and_these_before_gold() -> None:
-    names = ("taken", "over", "wrong", "bare", "cut", "alone", "nothing")
+    names = ("taken", "over", "wrong", "bare", "steps", "cut", "alone", "nothing")
     items = {name: item(name, *(() if name == "alone" else ("5 + 7 = 12",))) for name in names}
     ids = {name: e.id for name, e in items.items()}
     own = {e.id: graded(e, "Answer: 12" if name in ("taken", "over") else "Answer: 1") for name, e in items.items()}
-    rewritten = {"over": "12, for 5 and 7 is 12", "wrong": "mine\nAnswer: 12", "bare": "Answer: 12", "nothing": "?"}
+    rewritten = {"over": "12, for 5 and 7 is 12", "wrong": "mine: 7+5\nAnswer: 12", "bare": "Answer: 12"}
+    rewritten |= {"steps": "The answer is 12.\nAnswer: 12", "nothing": "?"}
     paraphrases = {ids[n]: graded(items[n], text) for n, text in rewritten.items()}
     paraphrases[ids["cut"]] = graded(items["cut"], "5 and", "length")
     made = choose_wordings([*items.values()], own, [ids["taken"]], paraphrases, paraphrase=True)
@@ -117,8 +126,9 @@ def test_own_answers_come_before_paraphrases_and_these_before_gold() -> None:
     assert {n: made[ids[n]].texts for n in names} == {
         "taken": ("Answer: 12",),
         "over": ("12, for 5 and 7 is 12\nAnswer: 12",),
-        "wrong": ("mine\nAnswer: 12",),
+        "wrong": ("mine: 7+5\nAnswer: 12",),
         "bare": (gold,),
+        "steps": (gold,),
         "cut": (gold,),
         "alone": ("Answer: 12",),
         "nothing": (gold,),
@@ -128,6 +138,7 @@ def test_own_answers_come_before_paraphrases_and_these_before_gold() -> None:
         "over": "own answer right, but over the cap; paraphrase right",
         "wrong": "own answer wrong; paraphrase right",
         "bare": "own answer wrong; paraphrase has nothing but the line Answer:",
+        "steps": "own answer wrong; paraphrase leaves out numbers of the solution",
         "cut": "own answer wrong; paraphrase cut at the token limit",
         "alone": "own answer wrong; no worked solution to paraphrase",
         "nothing": "own answer wrong; paraphrase unparsed",
@@ -135,8 +146,22 @@ def test_own_answers_come_before_paraphrases_and_these_before_gold() -> None:
     rows = [training_row(id=n, example_id=ids[n]) for n in names] + [training_row(id="x", example_id=ids["taken"])]
     rows.append(training_row(id="old", example_id="gone", origin="replay"))
     report = wording_report(0.2, [made[i].choice for i in ids.values()], rows)
-    assert report.rows == {"gold": 4, "own": 2, "paraphrase": 2} and report.examples == report.asked == 7
-    assert (report.right, report.over_cap, report.paraphrased, report.completed) == (2, 1, 5, 1)
+    assert report.rows == {"gold": 5, "own": 2, "paraphrase": 2} and report.examples == report.asked == 8
+    assert (report.right, report.over_cap, report.paraphrased, report.completed) == (2, 1, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "solution", "kept"),
+    [
+        ("7 and 5 are 12", "5 + 7 = 12", True),
+        ("The answer is 12.", "5 + 7 = 12", False),
+        ("1,200 by 3.5", "1200 * 3.5", True),
+        ("3 by 5", "3.5", False),
+        ("anything", "no figures at all", True),
+    ],
+)
+def test_a_paraphrase_has_the_numbers_of_its_solution(text: str, solution: str, kept: bool) -> None:
+    assert keeps_numbers(text, solution) is kept
 
 
 # The loop
