@@ -320,4 +320,5 @@ def _notes(loop: Loop, bench: Bench, of: Materials) -> list[str]:
 
 def _wish_words(wish: Mapping[str, Any]) -> str:
     at = "" if wish["budgets"] == [WHOLE] else f" at budgets {', '.join(map(budget_words, wish['budgets']))}"
-    return f"{', '.join(wish['strategies'])} with {wish['seeds']} seeds{at}"
+    seeds = "1 seed" if wish["seeds"] == 1 else f"{wish['seeds']} seeds"
+    return f"{', '.join(wish['strategies'])} with {seeds}{at}"
