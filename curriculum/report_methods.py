@@ -11,7 +11,7 @@ from curriculum.method_records import (
     Wording,
     WordingReport,
 )
-from curriculum.report import RoundReport, Timings
+from curriculum.report import RoundReport, Timings, TrainingReport
 from curriculum.report_merging import lines_words, soup_words
 from curriculum.report_words import duration, percent
 
@@ -29,7 +29,7 @@ def methods_words(round_: RoundReport, timings: Timings) -> str:
         _targets(made.targets) if made.targets else "",
         _wording(made.wording) if made.wording else "",
         _bindings(made.bindings) if made.bindings else "",
-        _dft(made),
+        _dft(made, round_.training),
         lines_words(made.lines) if made.lines else "",
         soup_words(made.soup) if made.soup else "",
     )
@@ -137,11 +137,15 @@ def _bindings(made: BindingsReport) -> str:
     )
 
 
-def _dft(made: MethodsReport) -> str:
+def _dft(made: MethodsReport, training: TrainingReport | None) -> str:
     if made.dft_rows is None:
         return ""
     began = ""
     if made.first_probability is not None:
         low = ": DFT teaches little of targets so unlikely" if made.first_probability < LOW_PROBABILITY else ""
         began = f"; their targets began at a mean probability of {made.first_probability:.2f}{low}"
-    return f"Loss DFT for {made.dft_rows} rows{began}."
+    rose = ""
+    if training and training.first_loss is not None and training.last_loss is not None:
+        given_up = " The loss rose: what the student found unlikely, such as a form of answer new to it, is given up."
+        rose = given_up if training.last_loss > training.first_loss else ""
+    return f"Loss DFT for {made.dft_rows} rows{began}.{rose}"

@@ -27,7 +27,8 @@ from curriculum.bench_records import BenchReport
 from curriculum.config import load_config
 from curriculum.errors import ConfigError
 from curriculum.method_records import Demonstration, RowDemonstrations, RowWeight, TargetChoice
-from curriculum.report import RoundReport
+from curriculum.report import RoundReport, Timings
+from curriculum.report_methods import methods_words
 from curriculum.round_records import TrainingRow
 from curriculum.rundir import read_record, read_records, write_records
 from curriculum.strategies import parse_strategies
@@ -330,6 +331,11 @@ def test_dft_is_told_in_the_report(tmp_path: Path) -> None:
     assert report.methods.dft_rows == sum("chain_sum" in {row.skill, *row.skills} for row in rows)
     assert report.methods.first_probability == 0.5
     assert "Loss DFT for" in (run / "report.md").read_text()
+    assert report.training is not None and report.training.divergence_margin is None
+    for last, said in ((1.7, True), (1.4, False)):
+        training = report.training.model_copy(update={"first_loss": 1.5, "last_loss": last})
+        words = methods_words(report.model_copy(update={"training": training}), Timings())
+        assert ("The loss rose" in words) is said
 
 
 def test_skills_of_dft_that_nobody_has_are_refused(tmp_path: Path) -> None:
