@@ -14,7 +14,7 @@ from agents.teacher import Solved
 from curriculum.extraction import answer_kind, format_target
 from curriculum.grading import Grader, stated_answer
 from curriculum.method_records import SolvedExample
-from curriculum.records import Example, Verdict
+from curriculum.records import Example, Grade, Verdict
 from curriculum.teacher_records import TeacherFailure
 
 ATTEMPTS = 3
@@ -47,20 +47,33 @@ async def solve(asker: Asker, grader: Grader, examples: Sequence[Example], round
         rows = [reply.rows.get(ONLY) for reply in replies]
         told = [(e, row) for e, row in zip(left, rows, strict=True) if row is not None]
         grades = grader.grade([(e, stated_answer(e, format_target(row.answer, None), "teacher")) for e, row in told])
-        right = {
-            e.id: row.solution for (e, row), grade in zip(told, grades, strict=True) if grade.verdict is Verdict.CORRECT
-        }
+        right: dict[str, str] = {}
+        refused: dict[str, str] = {}
+        for (e, row), grade in zip(told, grades, strict=True):
+            if grade.verdict is Verdict.CORRECT:
+                right[e.id] = row.solution
+            else:
+                refused[e.id] = _why(grade)
         for example, reply, row in zip(left, replies, rows, strict=True):
             failures += [failed(f"{example.id}-{attempt}", "solve", fault) for fault in reply.faults.values()]
+            if row is None:
+                refused[example.id] = f"no usable reply: {', '.join(fault.kind for fault in reply.faults.values())}"
             before = made[example.id]
             made[example.id] = SolvedExample(
                 example_id=example.id,
                 attempts=attempt + 1,
                 answers=(*before.answers, *([row.answer] if row else [])),
+                refused=(*before.refused, *([refused[example.id]] if example.id in refused else [])),
                 solution=right.get(example.id),
                 tokens=before.tokens + reply.tokens,
             )
     return Solved([made[id_] for id_ in sorted(made)], failures)
+
+
+def _why(grade: Grade) -> str:
+    """Why an answer is not taken, as the grader read it."""
+    read = "nothing" if grade.extracted is None else repr(grade.extracted)
+    return f"{grade.verdict}: {read} was read{f' ({grade.reason})' if grade.reason else ''}"
 
 
 def solve_question(asker: Asker, example: Example, purpose: Purpose, sample: int) -> Question:

@@ -20,6 +20,11 @@ from student.interface import AdapterFiles, Prompt
 
 SOLVED = "solved.jsonl"
 """In a build's folder: what a teacher made of the hard examples that came without a solution."""
+LACKING = (
+    ": name the solutions' column (data.columns.solutions), have an LLM teacher solve the hard ones "
+    "(plan.complexity.solve)"
+)
+"""What to do where nobody was asked for solutions."""
 
 
 class Written(Protocol):
@@ -68,7 +73,7 @@ def target_texts(
         return _written(folder, choose_targets(examples, {}, {}, {}, counted))
     accepted = _accepted(loop, {e.id: e for e in drawn}) | {e.id: e.solutions for e in written}
     if not settings.solve:
-        _require_solutions(folder, rule, accepted, len(examples))
+        _require_solutions(folder, rule, accepted, len(examples), LACKING)
     entropies: dict[str, float] = {}
     exact = settings.entropy == "exact"
     if rule == "complexity":
@@ -86,19 +91,21 @@ def target_texts(
         made.failures.extend(found.failures)
         solved = {one.example_id: (one.solution,) for one in found.examples if one.solution is not None}
         accepted |= solved
-        _require_solutions(folder, rule, accepted, len(examples))
+        tried = f", and the teacher solved none of {len(lacking)} hard ones (why: {SOLVED}): another model may"
+        _require_solutions(folder, rule, accepted, len(examples), f"{tried} (teacher.roles.solve)")
     long = [format_target(e.gold, next(iter(accepted.get(e.id, ())), None)) for e in examples]
     counted = _tokens(loop, prompts, short, long, folder)
     kind: EntropyKind = "exact" if exact else "approximate, 20 likeliest"
     return _written(folder, choose_targets(examples, parts, entropies, accepted, counted, kind, solved))
 
 
-def _require_solutions(folder: Path, rule: str, accepted: Mapping[str, Sequence[str]], examples: int) -> None:
+def _require_solutions(
+    folder: Path, rule: str, accepted: Mapping[str, Sequence[str]], examples: int, advice: str
+) -> None:
     if not any(accepted.values()):
         raise DataError(
             f"{folder}: plan.targets {rule} teaches worked solutions, but of {examples} new examples none has one "
-            "whose last answer the grader accepts: name the solutions' column (data.columns.solutions), have an LLM "
-            "teacher solve the hard ones (plan.complexity.solve), or set plan.targets to gold, in a fork or a new run"
+            f"whose last answer the grader accepts{advice}, or set plan.targets to gold, in a fork or a new run"
         )
 
 

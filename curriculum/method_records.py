@@ -100,6 +100,7 @@ class SolvedExample(Record):
     example_id: str
     attempts: int = Field(ge=0, description="solutions asked for, one after another, until one was right")
     answers: tuple[str, ...] = Field(description="of the replies, the right one last")
+    refused: tuple[str, ...] = Field(default=(), description="why, of each attempt that was not taken")
     solution: str | None = Field(description="whose answer the grader accepts; none where none of them was right")
     tokens: int = Field(ge=0, description="of prompts and replies, whichever training they were first bought for")
 

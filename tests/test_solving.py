@@ -51,6 +51,7 @@ def test_a_solution_is_asked_for_until_its_answer_is_right_and_no_longer(teacher
     first, second = ({one.example_id: one for one in made.examples}[e.id] for e in hard)
     assert (first.attempts, first.answers, first.solution, first.tokens) == (2, ("6", "5.0"), "Steps.", 2 * TOKENS)
     assert (second.attempts, second.answers, second.solution, second.tokens) == (1, ("2",), "Steps.", TOKENS)
+    assert (first.refused, second.refused) == (("wrong: '6' was read",), ())
     assert [one.example_id for one in made.examples] == sorted(e.id for e in hard)
     assert len(teacher.shown) == 3 and not any(re.search(r"\b5\b", shown) for shown in teacher.shown), "blind"
     assert teacher.llm.solve(hard, 2).examples == made.examples, "whatever the round"
@@ -61,9 +62,11 @@ def test_what_is_never_right_has_no_solution_and_what_is_no_reply_is_a_failure(t
     teacher.answers = ["6"]
     (one,) = teacher.llm.solve([question("How many are two and three?", "5")], 1).examples
     assert (one.attempts, one.answers, one.solution) == (ATTEMPTS, ("6",) * ATTEMPTS, None)
+    assert one.refused == ("wrong: '6' was read",) * ATTEMPTS
     teacher.answers = [" "]
     made = teacher.llm.solve([question("How many are two and four?", "6")], 1)
     assert made.examples[0].solution is None and made.examples[0].answers == ()
+    assert made.examples[0].refused == ("no usable reply: schema",) * ATTEMPTS
     assert made.examples[0].tokens == 2 * ATTEMPTS * TOKENS, "each with its repair turn"
     assert [f.item_id for f in made.failures] == [f"{made.examples[0].example_id}-{at}" for at in range(ATTEMPTS)]
 
@@ -154,6 +157,18 @@ def test_solutions_of_the_data_that_are_right_are_not_asked_for(tmp_path: Path) 
     solved = {s.example_id for s in read_records(built / SOLVED, SolvedExample)}
     hard = {c.example_id: c.solution_from for c in read_records(built / CHOICES, TargetChoice) if c.part == "hard"}
     assert solved < hard.keys() and {hard[id_] for id_ in hard if id_ not in solved} == {"example"}
+
+
+def test_a_teacher_that_solves_none_stops_the_round_and_says_why(tmp_path: Path) -> None:
+    with FakeChatServer() as server:
+        reply = json.dumps({"solution": "Long.", "answer": "no idea"})
+        server.script = lambda prompt: reply if "Solve the question" in prompt else None
+        code, said = command("run", teacher_config(tmp_path, server, solutions=[]), "--name", "run")
+    built = tmp_path / "run" / "round_01" / "build"
+    solved = read_records(built / SOLVED, SolvedExample)
+    assert code == 2 and f"the teacher solved none of {len(solved)} hard ones (why: {SOLVED})" in " ".join(said.split())
+    assert "plan.complexity.solve" not in said, "it is set"
+    assert {one.refused for one in solved} == {("unparsed: nothing was read",) * ATTEMPTS}
 
 
 def test_without_an_llm_nobody_can_solve(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from test_teaching import lines
 
 from agents.ledger import LEDGER, Ledger
 from agents.llm_teacher import LLMTeacher
+from agents.solving import ATTEMPTS
 from agents.teacher import Failure, WriteOrder
 from curriculum.config import load_config
 from curriculum.duplicates import SeenQuestions
@@ -142,6 +143,36 @@ def test_every_role_is_asked_and_its_replies_follow_its_schema(server: Server, t
             assert set(json.loads(event["reply"]["text"])) & ROLES[event["role"]], event["role"]
     whole = Counter(e["role"] for e in replies if e["reply"]["finish_reason"] == "stop")
     assert whole, "not one reply was complete"
+
+
+def test_a_solution_is_taken_where_the_grader_finds_the_gold_answer_and_refused_with_a_reason_elsewhere(
+    server: Server, tmp_path: Path
+) -> None:
+    """What a model of this size says is seldom right, so that its own answer is made the gold one."""
+    config = load_config(write_config(tmp_path, extra=TEACHER.format(url=server.url, catalogue="source: data")))
+    ledger = Ledger(tmp_path / "calls.jsonl", config.teacher.budget)
+
+    def question(number: int, gold: str) -> Example:
+        text = f"Tom has {number} apples and buys 4 more. How many has he?"
+        return Example.make(question=text, gold=gold, grader="exact", source="made")
+
+    with Grader() as grader, closing(LLMTeacher(config, ledger, grader, ignore, ignore, lambda: None)) as teacher:
+        hard = [question(number, "an answer that nobody gives") for number in (3, 5, 6)]
+        vain = {one.example_id: one for one in teacher.solve(hard, 1).examples}
+        for one in vain.values():
+            assert (one.attempts, one.solution, len(one.refused)) == (ATTEMPTS, None, ATTEMPTS) and one.tokens > 0
+            unread = sum(why.startswith("no usable reply: ") for why in one.refused)
+            assert len(one.answers) == ATTEMPTS - unread
+        said = {e.question: vain[e.id].answers for e in hard if vain[e.id].answers}
+        assert said, "not one reply was complete"
+        before = finished_requests(server)
+        known = [question(int(re.findall(r"\d+", text)[0]), answers[-1]) for text, answers in said.items()]
+        found = {one.example_id: one for one in teacher.solve(known, 1).examples}
+        assert finished_requests(server) == before, "what was bought is not bought again"
+        for example in known:
+            one = found[example.id]
+            assert one.solution and one.answers[-1] == example.gold and len(one.refused) == one.attempts - 1
+            assert one.answers == said[example.question][: len(one.answers)]
 
 
 def test_a_run_ends_with_every_item_done_or_listed(server: Server, tmp_path: Path) -> None:
