@@ -149,7 +149,9 @@ def test_a_solution_is_taken_where_the_grader_finds_the_gold_answer_and_refused_
     server: Server, tmp_path: Path
 ) -> None:
     """What a model of this size says is seldom right, so that its own answer is made the gold one."""
-    config = load_config(write_config(tmp_path, extra=TEACHER.format(url=server.url, catalogue="source: data")))
+    text = TEACHER.format(url=server.url, catalogue="source: data")
+    text += "  roles: {solve: {temperature: 0.0, extra_body: {}}}\n"  # in JSON by schema, this reply ends
+    config = load_config(write_config(tmp_path, extra=text))
     ledger = Ledger(tmp_path / "calls.jsonl", config.teacher.budget)
 
     def question(number: int, gold: str) -> Example:
