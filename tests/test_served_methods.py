@@ -34,7 +34,7 @@ SETTINGS = (
     *("student.vllm.max_lora_rank=12", "student.vllm.max_length=512", "student.vllm.kv_cache_gib=0.25"),
     *("student.vllm.concurrency=6", "training.rank=8", "training.soup=true", "training.start=base"),
 )
-"""Room for the ranks of two, as servers count: what an adapter takes on a CPU goes with the room, used or not."""
+"""Room for the ranks of two, in the steps that servers count in."""
 ASKED = [
     ("What is 12 plus 7?", "19"),
     ("Tom has 3 apples and buys 14 more. How many apples does he have?", "17"),
