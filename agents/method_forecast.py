@@ -236,7 +236,7 @@ def drawn_answers(config: Config, profiles: int, pool_wanted: bool, once: bool =
     if signals is not None and profiles:
         drawn = signals.samples * profiles * probe
         found.append(MethodWork("answers drawn to the probe (student.signals)", f"{drawn:,}", drawn, starts=profiles))
-    found += _pool_answers(config, profiles, pool_wanted, once)
+    found += _pool_work(config, profiles, pool_wanted, once)
     silent = isinstance(config.data, FileData) and config.data.probe_without_gold
     if (silent or student.difficult == "disagreement") and profiles:
         drawn = SAMPLES_WITHOUT_GOLD * items
@@ -250,23 +250,24 @@ def drawn_answers(config: Config, profiles: int, pool_wanted: bool, once: bool =
     return found
 
 
-def _pool_answers(config: Config, profiles: int, wanted: bool, once: bool) -> list[MethodWork]:
+def _pool_work(config: Config, profiles: int, wanted: bool, once: bool) -> list[MethodWork]:
     """Answers drawn to the pool; without signals, entropies, not needed where worked solutions tell items apart."""
     signals, pool = config.student.signals, pool_items(config)
+    measured = signals is not None and signals.difficulty == "measured" and isinstance(config.data, FileSource)
+    if not wanted and (once or not measured):
+        return []
     rounds = profiles if wanted and not once else 1
-    if signals is None and wanted:
+    if signals is None:
         what = "entropies of the pool, where worked solutions do not tell how hard it is"
-        many = "" if pool is None else f"{pool:,} items{_in(rounds)}"
-        cost = times(ENTROPY_ROW, pool * rounds) if pool is not None else None
-        return [_unsized(what) if cost is None else MethodWork(what, many, rows=cost, starts=rounds)]
-    if signals is None or (once and not wanted):
-        return []
-    measured = signals.difficulty == "measured" and isinstance(config.data, FileSource)
-    if not wanted and not measured:
-        return []
-    what = f"answers drawn to the pool ({'plan.difficulty' if wanted and not once else 'student.signals'})"
-    drawn = signals.samples * (pool or 0) * rounds
-    return [_unsized(what) if pool is None else MethodWork(what, f"{drawn:,}", drawn, starts=rounds)]
+    else:
+        what = f"answers drawn to the pool ({'plan.difficulty' if wanted and not once else 'student.signals'})"
+    if pool is None:
+        return [_unsized(what)]
+    if signals is None:
+        cost = times(ENTROPY_ROW, pool * rounds)
+        return [MethodWork(what, f"{pool * rounds:,} items{_in(rounds)}", rows=cost, starts=rounds)]
+    drawn = signals.samples * pool * rounds
+    return [MethodWork(what, f"{drawn:,}", drawn, starts=rounds)]
 
 
 def work_words(work: MethodWork, took: Range | None) -> str:

@@ -50,9 +50,10 @@ def difficulty_for(loop: Loop, adapter: AdapterFiles) -> PoolDifficulty:
         keys = {item.example_id: key for item in sampled.signals if (key := signal_key(item)) is not None}
         return PoolDifficulty("pass_rate", pool_bins(keys, pool), [sampled.folder])
     lengths = solution_lengths(loop.split("pool"))
-    bins = pool_bins(lengths, pool)
-    if lengths.keys() >= set(pool.ids) and set(bins.values()) == set(BINS):
-        return PoolDifficulty("solution_length", bins, [])
+    if lengths.keys() >= set(pool.ids):
+        bins = pool_bins(lengths, pool)
+        if set(bins.values()) == set(BINS):
+            return PoolDifficulty("solution_length", bins, [])
     return _by_entropy(loop, adapter)
 
 

@@ -16,7 +16,7 @@ def describe(*packages: str) -> str:
     flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
     sets = " ".join(name if name in flags else f"no-{name}" for name in INSTRUCTION_SETS)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    gpu = f"; {_gpu()}" if "torch" in packages and _gpu() else ""
+    gpu = _gpu() if "torch" in packages else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return (
         f"{model}, {os.cpu_count()} CPUs, {sets}; load {load} (more than the benchmark's own: a shared machine){gpu}\n"
@@ -24,7 +24,7 @@ def describe(*packages: str) -> str:
     )
 
 
-def _gpu() -> str | None:
+def _gpu() -> str:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""

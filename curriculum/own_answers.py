@@ -9,20 +9,19 @@ ours: what a student answers right already teaches it nothing new. So is the rul
 numbers: a weak student's is right and says no more than "The answer is 12", which unlearns the steps.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor
 from typing import NamedTuple
 
 from curriculum.columns import is_usable
+from curriculum.duplicates import normalise
 from curriculum.extraction import ANSWER_MARK, extract_strict, format_target, taught_text, taught_texts
 from curriculum.method_records import WordingChoice, WordingReport
 from curriculum.records import Example, Grade, StudentAnswer, Verdict, content_id
 from curriculum.round_records import TrainingRow
 
 Graded = tuple[StudentAnswer, Grade]
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 class Wording(NamedTuple):
@@ -76,8 +75,8 @@ def says_more(text: str) -> bool:
 
 
 def keeps_numbers(text: str, solution: str) -> bool:
-    """Whether every number of a worked solution stands in its paraphrase, as often or not; separators aside."""
-    kept, wanted = ({found.replace(",", "") for found in NUMBER.findall(of)} for of in (text, solution))
+    """Whether every number of a worked solution stands in its paraphrase, at least once; thousands separators aside."""
+    kept, wanted = ({word for word in normalise(of).split() if word[0].isdigit()} for of in (text, solution))
     return wanted <= kept
 
 
@@ -104,10 +103,8 @@ def choose_wordings(
         why = [_own_words(answered, usable, example.id in kept)] if answered else []
         source, target = "own", usable if example.id in kept else None
         if target is None and paraphrase:
-            source, target = "paraphrase", usable_text(*rewritten) if rewritten else None
-            kept_steps = target and says_more(target.text) and keeps_numbers(target.text, taught_text(example))
-            target = target if kept_steps else None
-            why.append(_paraphrase_words(rewritten, target))
+            source, (target, said) = "paraphrase", _paraphrased(rewritten, taught_text(example))
+            why.append(said)
         if target is None:
             source = "gold"
         choice = WordingChoice.model_validate(
@@ -130,16 +127,18 @@ def _own_words(answered: Graded, usable: Usable | None, kept: bool) -> str:
     return "own answer right" if kept else "own answer right, but over the cap"
 
 
-def _paraphrase_words(rewritten: Graded | None, target: Usable | None) -> str:
+def _paraphrased(rewritten: Graded | None, solution: str) -> tuple[Usable | None, str]:
+    """A paraphrase as a target, none where it cannot be one, and why."""
     if rewritten is None:
-        return "no worked solution to paraphrase"
-    if target is not None:
-        return "paraphrase right"
-    right = usable_text(*rewritten)
-    if right is None:
-        return f"paraphrase {_fault(rewritten)}"
-    bare = f"has nothing but the line {ANSWER_MARK}"
-    return f"paraphrase {'leaves out numbers of the solution' if says_more(right.text) else bare}"
+        return None, "no worked solution to paraphrase"
+    made = usable_text(*rewritten)
+    if made is None:
+        return None, f"paraphrase {_fault(rewritten)}"
+    if not says_more(made.text):
+        return None, f"paraphrase has nothing but the line {ANSWER_MARK}"
+    if not keeps_numbers(made.text, solution):
+        return None, "paraphrase leaves out numbers of the solution"
+    return made, "paraphrase right"
 
 
 def _fault(answered: Graded) -> str:

@@ -176,7 +176,7 @@ def strategy_pool(
     if not kept:
         raise UserError(
             f"strategy {strategy}: expected pool items that are so for the student, got none: too many are alike. "
-            "Raise student.signals.samples, or leave the strategy out"
+            "Set student.signals or raise its samples, or leave the strategy out"
         )
     return index_pool((pool.ids[at], pool.skills[at], int(pool.difficulties[at])) for at in kept)
 

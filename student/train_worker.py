@@ -195,6 +195,7 @@ def fit(
     batches = seeded_batches(data, training, seed, steps)
     clocked = clock([data.phase(places[0]) for _, places in batches])
     losses: list[float] = []
+    has_dft = any(data.dft)
     weights = [[data.weights[at] for at in places] for _, places in batches]
     scored_at = refresh_steps(len(batches), training.ica.refresh) if data.shown else []
     model.train()
@@ -216,12 +217,12 @@ def fit(
         if rank < len(members):
             mine = slice(rank, None, ranks)
             own = collate(members[mine], weights[step][mine], pad)
-            dft = torch.tensor([data.dft[at] for at in places[mine]]) if any(data.dft) else None
+            dft = torch.tensor([data.dft[at] for at in places[mine]]) if has_dft else None
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(at_step, of_steps, training.warmup_share)
         done = _step(model, own, dft, tokens, parameters, optimizer, training.max_grad_norm)
         losses.append(done["loss"])
-        stop_if_diverged(losses, may_rise=any(data.dft))
+        stop_if_diverged(losses, may_rise=has_dft)
         yield {"step": step + 1, "total": len(batches)} | done
 
 
