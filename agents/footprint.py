@@ -24,6 +24,7 @@ from student.memory_estimate import (
     batch_tokens,
     less_memory,
     read_sizes,
+    scoring_memory,
     serving_memory,
     training_memory,
     weight_count,
@@ -188,22 +189,26 @@ def rows(config: Config, made: Footprint) -> list[tuple[str, str]]:
             f"{_gib(a.activations)}, KV cache {_gib(a.key_values)} for {together} answers with "
             f"prompts of {PROMPT_TOKENS} tokens; {_gib(made.answering_limit)} there",
         ),
-        *less_row(config, made),
+        *scoring_row(config, made),
         *reward_row(config),
     ]
 
 
-def less_row(config: Config, made: Footprint) -> list[tuple[str, str]]:
-    """The line of a ranking by LESS, which holds a direction of each skill."""
-    sizes = base_sizes(config)
-    if config.plan.rank != "less" or sizes is None or made.training is None:
+def scoring_row(config: Config, made: Footprint) -> list[tuple[str, str]]:
+    """The line of a ranking by LESS, which holds a direction of each skill; else of batches larger than training's."""
+    sizes, plan, training = base_sizes(config), config.plan, config.training
+    if sizes is None or made.training is None:
         return []
-    gpu = made.training_limit if config.forecast.gpu_memory_gib or gpu_bytes() else None
-    skills = len(config.data.tasks) if isinstance(config.data, GeneratorData) else 1
-    of = config.training, _width(config, gpu)
-    total, more = (less_memory(sizes, *of, n, config.plan.less.dimensions) for n in (skills, skills + 1))
-    known = f"{skills} skills" if isinstance(config.data, GeneratorData) else "one skill"
-    return [("memory to rank (LESS)", f"{_gib(total)} with {known}, {_gib(more - total)} for each skill more")]
+    of = training, _width(config, made.training_limit if config.forecast.gpu_memory_gib or gpu_bytes() else None)
+    if plan.rank == "less":
+        skills = len(config.data.tasks) if isinstance(config.data, GeneratorData) else 1
+        total, more = (less_memory(sizes, *of, n, plan.less.dimensions) for n in (skills, skills + 1))
+        known = f"{skills} skills" if isinstance(config.data, GeneratorData) else "one skill"
+        return [("memory to rank (LESS)", f"{_gib(total)} with {known}, {_gib(more - total)} for each skill more")]
+    if training.scored_tokens <= training.batch_tokens or (plan.rank != "prism" and training.weights != "ica"):
+        return []
+    many = f"{training.scored_tokens:,} tokens (training.scoring_batch_tokens)"
+    return [("memory to score rows", f"at most {_gib(scoring_memory(sizes, *of))} for a batch of {many}")]
 
 
 def reward_row(config: Config) -> list[tuple[str, str]]:

@@ -135,6 +135,15 @@ def training_memory(sizes: ModelSizes, training: TrainingConfig, width: int) -> 
     return TrainingMemory(width * weight_count(sizes), 2 * adapter, 2 * adapter, kept + targets * logits(sizes, width))
 
 
+def scoring_memory(sizes: ModelSizes, training: TrainingConfig, width: int) -> int:
+    """What a process that also scores rows takes at its peak: the larger batch, with its backward pass.
+
+    PRISM and LESS go back as training does; in-context weights do not, and take less.
+    """
+    batch = training.model_copy(update={"batch_tokens": max(training.batch_tokens, training.scored_tokens)})
+    return training_memory(sizes, batch, width).total
+
+
 def less_memory(sizes: ModelSizes, training: TrainingConfig, width: int, skills: int, dimensions: int | None) -> int:
     """What LESS takes at its peak: a batch, taught or scored, a direction of each skill, some failures' gradients.
 
@@ -147,8 +156,7 @@ def less_memory(sizes: ModelSizes, training: TrainingConfig, width: int, skills:
     """
     adapter = adapter_count(sizes, training.rank)
     held = skills * (dimensions or adapter) + VALIDATION_ROWS * adapter
-    batch = training.model_copy(update={"batch_tokens": max(training.batch_tokens, training.scored_tokens)})
-    return training_memory(sizes, batch, width).total + FLOAT32 * held
+    return scoring_memory(sizes, training, width) + FLOAT32 * held
 
 
 def key_value_bytes(sizes: ModelSizes, width: int) -> int:

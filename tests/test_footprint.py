@@ -10,7 +10,7 @@ from tiny_model import make_tiny_model
 from agents.footprint import base_sizes, commands, footprint, gpu_bytes, rows, warnings
 from agents.forecast import print_forecast
 from curriculum.config import load_config
-from student.memory_estimate import adapter_count, less_memory
+from student.memory_estimate import adapter_count, less_memory, scoring_memory
 
 GPU = Path(__file__).parents[1] / "runs/configs/gpu.yaml"
 
@@ -157,4 +157,9 @@ def test_a_ranking_by_less_holds_a_direction_of_each_skill(tmp_path):
     assert more - one == 4 * adapter_count(sizes, config.training.rank)
     assert less_memory(sizes, config.training, 4, 9, 10) - less_memory(sizes, config.training, 4, 8, 10) == 4 * 10
     assert f"with {skills} skills" in dict(rows(config, footprint(config)))["memory to rank (LESS)"]
+    large = load_config(quickstart, ["plan.rank=prism", "training.scoring_batch_tokens=9000", f"student.base={base}"])
+    assert "9,000 tokens" in dict(rows(large, footprint(large)))["memory to score rows"]
+    assert scoring_memory(sizes, large.training, 4) > scoring_memory(sizes, config.training, 4)
+    even = load_config(quickstart, ["training.scoring_batch_tokens=9000", f"student.base={base}"])
+    assert "memory to score rows" not in dict(rows(even, footprint(even))), "nothing is scored"
     assert "memory to rank (LESS)" not in dict(rows(load_config(quickstart), footprint(load_config(quickstart))))
